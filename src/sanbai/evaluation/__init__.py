@@ -1,0 +1,1 @@
+"""What the models can do, in numbers with intervals: answers, language, preferences, the tax, and the report."""
