@@ -1,0 +1,1 @@
+"""Sanbai: a ChatGPT that you own end to end."""

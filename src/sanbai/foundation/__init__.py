@@ -1,0 +1,1 @@
+"""The ground floor: errors, recipes, seeds, files, artifacts, runs and progress; everything above imports it."""

@@ -1,0 +1,137 @@
+"""A run: one execution of a stage, with its log, metrics and checkpoints, so that a killed one continues.
+
+Checkpoints are safetensors files whose header carries the plain state as JSON; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import safetensors
+import safetensors.torch
+from tensorboardX.writer import SummaryWriter
+from torch import Tensor
+
+from sanbai.foundation.errors import Interrupted
+from sanbai.foundation.files import explain_disk_errors, read_json, read_jsonl, write_atomic, write_json_atomic
+from sanbai.foundation.progress import TaskProgress
+from sanbai.foundation.stop import StopSignal
+
+NUM_CHECKPOINTS_KEPT = 2
+
+
+class Run:
+    """The folder `runs/<artifact name>/`: `run.json`, `log.jsonl`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`."""
+
+    def __init__(self, folder: Path, progress: TaskProgress, stop: StopSignal) -> None:
+        self.folder = folder
+        self.checkpoints = folder / "checkpoints"
+        self._progress = progress
+        self._stop = stop
+        with explain_disk_errors(folder):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._log: IO[str] = (folder / "log.jsonl").open("a", encoding="utf-8")
+            self._metrics: IO[str] = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._tensorboard = SummaryWriter(str(folder / "tensorboard"))
+
+    def event(self, name: str, **fields: object) -> None:
+        """Append one event to the log; fields are numbers and names, never the text of a message."""
+        self._log.write(json.dumps({"time": round(time.time(), 3), "event": name, **fields}) + "\n")
+        self._log.flush()
+
+    def record(self, step: int, **metrics: float) -> None:
+        """Append one row of metrics, to the JSON Lines file, to TensorBoard and to the progress view."""
+        with explain_disk_errors(self.folder):
+            self._metrics.write(json.dumps({"step": step, **metrics}) + "\n")
+            self._metrics.flush()
+        for name, value in metrics.items():
+            self._tensorboard.add_scalar(name, value, step)
+        self._progress.advance(step, **metrics)
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Save a checkpoint atomically and drop all but the newest two.
+
+        Args:
+            step: steps done so far.
+            tensors: weights, optimizer state, random states; copied to the CPU.
+            state: counters and cursors, JSON values.
+        """
+        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        content = safetensors.torch.save(copies, metadata={"state": json.dumps(dict(state))})
+        write_atomic(self.checkpoints / f"step-{step:08d}.safetensors", content)
+        for old in sorted(self.checkpoints.glob("step-*.safetensors"))[:-NUM_CHECKPOINTS_KEPT]:
+            old.unlink()
+        self.event("checkpoint", step=step)
+
+    def load(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """Return (step, tensors, state) of the newest readable checkpoint, or None at the first start.
+
+        Metrics recorded after that step are dropped: the steps are about to be done again.
+        """
+        for path in sorted(self.checkpoints.glob("step-*.safetensors"), reverse=True):
+            try:
+                with safetensors.safe_open(path, framework="pt") as file:
+                    state = json.loads(file.metadata()["state"])
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            except safetensors.SafetensorError as error:
+                self.event("checkpoint.damaged", file=path.name, error=str(error))
+                continue
+            step = int(path.stem.removeprefix("step-"))
+            self._drop_metrics_after(step)
+            self.event("resume", step=step)
+            return step, tensors, state
+        self._drop_metrics_after(-1)
+        return None
+
+    def _drop_metrics_after(self, step: int) -> None:
+        path = self.folder / "metrics.jsonl"
+        self._metrics.close()
+        lines = path.read_text(encoding="utf-8").splitlines()
+        whole = [line for line in lines if line.endswith("}")]  # a kill may have cut the last line
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        if kept != lines:
+            write_atomic(path, "".join(line + "\n" for line in kept))
+        self._metrics = path.open("a", encoding="utf-8")
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the process was asked to stop; a loop then saves and calls `raise_if_stopping`."""
+        return self._stop.is_set
+
+    def raise_if_stopping(self) -> None:
+        """Leave the stage after its state was saved.
+
+        Raises:
+            Interrupted: a stop was asked for.
+        """
+        if self._stop.is_set:
+            raise Interrupted(f"{self.folder.name}: stopped; give the same command again to continue")
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        self._log.close()
+        self._metrics.close()
+        self._tensorboard.close()  # type: ignore[no-untyped-call]
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """Return the rows of a run's `metrics.jsonl`, or none where the run recorded nothing."""
+    path = folder / "metrics.jsonl"
+    return list(read_jsonl(path)) if path.exists() else []
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return `run.json`: stage, state (running, stopped, failed, done), seconds so far, artifact."""
+    state: dict[str, Any] = read_json(folder / "run.json")
+    return state
+
+
+def write_run(folder: Path, **fields: object) -> None:
+    """Update `run.json` with the given fields, atomically."""
+    path = folder / "run.json"
+    before = read_json(path) if path.exists() else {}
+    write_json_atomic(path, {**before, **fields})

@@ -1,0 +1,38 @@
+"""The fingerprint of the code that makes an artifact: changing a floor changes the ids of what it makes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+#: From the ground up; an artifact made on a floor depends on the source of that floor and all below it.
+FLOORS = (
+    "foundation",
+    "text",
+    "model",
+    "objectives",
+    "data",
+    "world",
+    "generation",
+    "training",
+    "evaluation",
+    "lab",
+    "agents",
+    "feedback",
+    "rounds",
+    "serving",
+    "cli",
+)
+
+
+@functools.cache
+def source_fingerprint(floor: str) -> str:
+    """Return SHA-256 over names and contents of the Python files of `floor` and the floors below."""
+    package = Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for name in FLOORS[: FLOORS.index(floor) + 1]:
+        for path in sorted((package / name).rglob("*.py")):
+            digest.update(f"{path.relative_to(package)}\0".encode())
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
