@@ -1,12 +1,13 @@
 """Byte-level BPE: any text in, the same text out, and no text gives a reserved id.
 
-Training and encoding are Hugging Face `tokenizers`; the pattern that cuts text before merging is Qwen 2's (words, single
-digits, punctuation, line breaks), so that numbers are read digit by digit.
+Training and encoding are Hugging Face `tokenizers`; the pattern that cuts text before merging is Qwen 2's (words,
+single digits, punctuation, line breaks), so that numbers are read digit by digit.
 
-**Reserved ids and text.** `tokenizers` finds the markers of special tokens inside text unless `encode_special_tokens` is
-set on the object; leaving out "add special tokens" is not enough. It is set here, on training and on loading, so that a
-user who types `<|assistant|>` has typed thirteen ordinary characters. The setting is *not* part of `tokenizer.json`: an exported
-folder read by another program will turn markers inside a message into reserved ids. Strip them there, or serve from here.
+**Reserved ids and text.** `tokenizers` finds the markers of special tokens inside text unless `encode_special_tokens`
+is set on the object; leaving out "add special tokens" is not enough. It is set here, on training and on loading, so a
+user who types `<|assistant|>` has typed thirteen ordinary characters. The setting is *not* part of `tokenizer.json`: an
+exported folder read by another program will turn markers inside a message into reserved ids. Strip them there, or serve
+from here.
 """
 
 from __future__ import annotations
@@ -47,24 +48,23 @@ class Tokenizer:
         Raises:
             ArtifactError: a marker is missing or not special, or a merge spells one.
         """
-        specials = {token.content: token for token in engine.get_added_tokens_decoder().values() if token.special}
+        id_of = {token.content: id_ for id_, token in engine.get_added_tokens_decoder().items() if token.special}
         for marker in MARKERS.values():
-            if marker not in specials:
+            if marker not in id_of:
                 raise ArtifactError(
-                    f"{source}: {marker} is not among its special tokens; train a tokenizer with `sanbai tokenizer`, or "
-                    f"add the {len(MARKERS)} markers to this one as special tokens"
+                    f"{source}: {marker} is not among its special tokens; train a tokenizer with `sanbai tokenizer`, "
+                    f"or add the {len(MARKERS)} markers to this one as special tokens"
                 )
         description = json.loads(engine.to_str())
         if description["model"]["type"] != "BPE" or description["normalizer"] is not None:
             raise ArtifactError(f"{source}: not plain byte-level BPE; a tokenizer that alters text cannot give it back")
         for left, right in description["model"]["merges"]:
-            if left + right in specials:
-                raise ArtifactError(f"{source}: its merges spell {left + right}, so text could produce it; train it again")
+            if left + right in id_of:
+                raise ArtifactError(f"{source}: its merges spell {left + right}, so text could produce it; retrain it")
         engine.encode_special_tokens = True
         self._engine = engine
-        ids = {name: engine.token_to_id(marker) for name, marker in MARKERS.items()}
-        self.reserved = ReservedIds(**ids)
-        self.reserved_ids = frozenset(engine.token_to_id(marker) for marker in specials)
+        self.reserved = ReservedIds(**{name: id_of[marker] for name, marker in MARKERS.items()})
+        self.reserved_ids = frozenset(id_of.values())
 
     @property
     def vocab_size(self) -> int:
@@ -142,7 +142,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _bytes_of_id(self) -> list[bytes]:
-        """The bytes of every id: a marker's own letters for a reserved id, else what its alphabet characters stand for."""
+        """The bytes of every id: of a reserved id its marker's letters, else what its alphabet characters stand for."""
         table = [b""] * self.vocab_size
         added = {id_: token.content for id_, token in self._engine.get_added_tokens_decoder().items()}
         for token, id_ in self._engine.get_vocab(with_added_tokens=True).items():
@@ -164,11 +164,10 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_frequency: int
     if vocab_size < SMALLEST_VOCABULARY:
         raise DataError(f"vocabulary of {vocab_size}: the 256 bytes and reserved tokens need {SMALLEST_VOCABULARY}")
     engine = Engine(models.BPE())
-    engine.pre_tokenizer = pre_tokenizers.Sequence([  # type: ignore[assignment, unused-ignore]
-        pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
-    engine.decoder = decoders.ByteLevel()  # type: ignore[assignment, unused-ignore]
+    split_words = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    spell_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    engine.pre_tokenizer = pre_tokenizers.Sequence([split_words, spell_bytes])
+    engine.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
