@@ -1,0 +1,57 @@
+# Sanbai: `make quickstart` makes, serves and improves an assistant; `make test` checks everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart setup test check fix check-long bench browser clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: $(VENV)/.core ## make an assistant from nothing on the tiny world, then chat with it (ARGS="--no-serve --json" ends after the report)
+	@$(BIN)/sanbai quickstart $(ARGS)
+
+setup: $(VENV)/.test ## make .venv and install the package, editable, with its test extra
+
+test: setup browser check ## lint, types, import layers and tests
+	$(BIN)/python -m pytest -m "not long"
+
+check: setup ## lint, types and import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: setup ## mend what the linters can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+check-long: setup browser ## everything `make test` runs, and the long tests
+	$(BIN)/python -m pytest
+
+bench: setup ## measure speed; results are printed, never asserted
+	$(BIN)/python -m benchmarks
+
+browser: ## install Debian's Chromium for the browser tests where it is missing and can be had
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq chromium >/dev/null; } \
+		|| echo "chromium is missing and cannot be installed here; the browser tests will be skipped"
+
+clean: ## remove the virtual environment and caches; workspaces stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Sanbai needs Python 3.11 or newer; found $$($(PYTHON) --version). Say make PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.core
