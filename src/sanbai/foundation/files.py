@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Self, cast
@@ -121,12 +122,12 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                     ) from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file: {error}") from None
 
 
-def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a JSON Lines file, blank lines skipped.
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object) of a JSON Lines file, blank lines skipped.
 
     Raises:
         DataError: the file cannot be read, or a line is no JSON object; named by its number.
@@ -140,6 +141,12 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             raise DataError(f"{path}:{number}: not JSON: {error.msg} at column {error.colno}") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: found {type(row).__name__}, wanted a JSON object a line")
+        yield number, row
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON Lines file, as `read_rows` without the numbers."""
+    for _, row in read_rows(path):
         yield row
 
 
