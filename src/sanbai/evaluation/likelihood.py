@@ -1,7 +1,7 @@
 """Log-probabilities of given tokens under a model, many rows of unequal length at once.
 
-Rows are sorted by length and padded on the right: under a causal mask what stands on the right cannot change what stands on
-the left, so that a row's numbers are its own, and no mask is needed (which keeps the attention kernel the fast one).
+Rows are sorted by length and padded on the right: under a causal mask what stands on the right cannot change what
+stands on the left, so that a row's numbers are its own, and no mask is needed (which keeps attention's fast kernel).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def token_logprobs(
     Args:
         model: not changed; set to no other mode than it is in.
         rows: token ids; each row at most as long as the model has positions.
-        batch_tokens: tokens of a batch with its padding; the logits of a batch take 4 · batch_tokens · vocabulary bytes.
+        batch_tokens: tokens of a batch with its padding; its logits take 4 bytes · batch_tokens · vocabulary.
 
     Returns:
         For each row, in the order given, its length - 1 log-probabilities in nats (none for an empty row).
