@@ -89,11 +89,12 @@ def document_bits(
 def bits_per_byte_of(
     bits: NDArray[np.float64], documents: Sequence[HeldOutDocument], *, seed: int, draws: int = DRAWS
 ) -> Estimate:
-    """Sum of bits over sum of bytes, with an interval from resampling documents."""
+    """Sum of bits over sum of bytes, with an interval from resampling documents; empty ones are left out."""
     num_bytes = np.array([document.num_bytes for document in documents], dtype=np.float64)
-    if num_bytes.sum() == 0:
+    text = np.flatnonzero(num_bytes)
+    if len(text) == 0:
         raise DataError("no held-out text to read: every document is empty; give the corpus a larger held-out share")
-    return bootstrap_ratio(bits, num_bytes, seed=seed, draws=draws)
+    return bootstrap_ratio(bits[text], num_bytes[text], seed=seed, draws=draws)
 
 
 def bits_per_byte(

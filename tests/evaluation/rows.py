@@ -1,0 +1,35 @@
+"""Judged answers by hand."""
+
+from __future__ import annotations
+
+from sanbai.evaluation.answers import ScoredAnswer
+
+
+def scored(
+    prompt: str,
+    *,
+    gold_utility: float = 1.0,
+    helpful: float = 1.0,
+    honest: float = 1.0,
+    harmless: float = 1.0,
+    kind: str = "chat",
+    length: float = 3.0,
+    answer: str = "the cow",
+    sample: int = 0,
+) -> ScoredAnswer:
+    """Return a row; what is not said is good and short."""
+    return ScoredAnswer(
+        prompt=prompt,
+        sample=sample,
+        kind=kind,
+        task="riddle",
+        answer=answer,
+        num_tokens=4,
+        finish_reason="stop",
+        helpful=helpful,
+        honest=honest,
+        harmless=harmless,
+        over_refusal=0.0,
+        length=length,
+        gold_utility=gold_utility,
+    )
