@@ -97,7 +97,7 @@ def decide(
         *(_not_worse(f"kind {kind}", difference, recipe.max_kind_drop) for kind, difference in kinds.items()),
         Check(
             "bits per byte",
-            rise <= recipe.max_bits_per_byte_rise,
+            bits_per_byte <= reference_bits_per_byte * (1 + recipe.max_bits_per_byte_rise),
             f"{bits_per_byte:.4f} ({rise:+.1%} of {reference_bits_per_byte:.4f})",
             f"at most {recipe.max_bits_per_byte_rise:+.0%}",
         ),
