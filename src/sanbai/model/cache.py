@@ -1,0 +1,85 @@
+"""Keys and values of the positions already read, so that each new token costs one position's work.
+
+Room for every position is taken once; writing is in place. Rows share one length: prompts of different lengths are
+padded on the left with segment 0, which the mask hides.
+
+Shapes: L layers, B rows, G key-value heads, C capacity in positions, S positions filled, T new ones, K head width.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from sanbai.foundation.errors import ModelError
+from sanbai.model.config import ModelConfig
+
+
+class KeyValueCache:
+    """A live resource of one batch; `Transformer.forward` writes it."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        num_rows: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Take room for `capacity` positions of `num_rows` rows."""
+        shape = (config.num_layers, num_rows, config.num_kv_heads, capacity, config.head_width)
+        self._keys_LBGCK = torch.zeros(shape, dtype=dtype, device=device)
+        self._values_LBGCK = torch.zeros(shape, dtype=dtype, device=device)
+        self._segments_BC = torch.zeros((num_rows, capacity), dtype=torch.int64, device=device)
+        self.length = 0
+        """Positions filled in every layer."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows held now."""
+        return self._segments_BC.shape[0]
+
+    @property
+    def capacity(self) -> int:
+        """Positions that fit."""
+        return self._segments_BC.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the keys and values."""
+        return self._keys_LBGCK.dtype
+
+    def append_segments(self, segments_BT: Tensor) -> Tensor:
+        """Note the segments of T new positions and return segments_BS of all S = length + T.
+
+        Raises:
+            ModelError: they do not fit.
+        """
+        end = self.length + segments_BT.shape[1]
+        if end > self.capacity:
+            raise ModelError(
+                f"a cache of {self.capacity} positions was asked to hold {end}; make it with more capacity"
+            )
+        self._segments_BC[:, self.length : end] = segments_BT
+        return self._segments_BC[:, :end]
+
+    def write(self, layer: int, k_BGTK: Tensor, v_BGTK: Tensor) -> tuple[Tensor, Tensor]:
+        """Store one layer's new keys and values and return all S of them, as views."""
+        end = self.length + k_BGTK.shape[2]
+        self._keys_LBGCK[layer, :, :, self.length : end] = k_BGTK
+        self._values_LBGCK[layer, :, :, self.length : end] = v_BGTK
+        return self._keys_LBGCK[layer, :, :, :end], self._values_LBGCK[layer, :, :, :end]
+
+    def advance(self, num_positions: int) -> None:
+        """Count T positions as filled, once every layer has written them."""
+        self.length += num_positions
+
+    def select(self, rows: Tensor) -> Self:
+        """Keep these rows, in this order; a row may be named several times (answers that share a prompt) or never."""
+        self._keys_LBGCK = self._keys_LBGCK.index_select(1, rows)
+        self._values_LBGCK = self._values_LBGCK.index_select(1, rows)
+        self._segments_BC = self._segments_BC.index_select(0, rows)
+        return self

@@ -1,0 +1,104 @@
+"""What stands on the trunk: a distribution over the next token, or one number a position.
+
+Shapes: B rows, T positions, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sanbai.model.cache import KeyValueCache
+from sanbai.model.config import ModelConfig
+from sanbai.model.transformer import INITIAL_STD, Transformer
+
+
+class LanguageModel(nn.Module):
+    """Logits of the next token at every position."""
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        """Build and initialise; without a generator the parameters are left for a loader to fill."""
+        super().__init__()
+        self.trunk = Transformer(config, generator)
+        self.head = None
+        if not config.tied_embeddings:
+            self.head = nn.Linear(config.width, config.vocab_size, bias=False)
+            if generator is not None:
+                nn.init.normal_(self.head.weight, std=INITIAL_STD, generator=generator)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The trunk's shape."""
+        return self.trunk.config
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix [V, D] from hidden vectors to logits; the token embedding itself where they are tied."""
+        return self.trunk.token_embedding.weight if self.head is None else self.head.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return logits [..., V] of hidden vectors [..., D]; lets a caller compute them for chosen positions only."""
+        return F.linear(hidden, self.head_weight)
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        segments_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Return logits_BTV; arguments as `Transformer.forward`."""
+        hidden_BTD = self.trunk(tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, cache=cache)
+        return self.logits(hidden_BTD)
+
+
+class ScalarModel(nn.Module):
+    """One number a position: a reward model (read at the last token) or a value model (read everywhere)."""
+
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
+        """Build and initialise; the head's standard deviation is 1 / sqrt(D + 1) (Stiennon et al. 2020), its bias 0."""
+        super().__init__()
+        self.trunk = Transformer(config, generator)
+        self.head = nn.Linear(config.width, 1) if generator is None else _new_scalar_head(config.width, generator)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The trunk's shape."""
+        return self.trunk.config
+
+    @classmethod
+    def from_language_model(cls, model: LanguageModel, generator: torch.Generator) -> ScalarModel:
+        """Return a scalar model on a copy of a language model's trunk, its head new."""
+        with torch.device("meta"):
+            scalar = cls(model.config)
+        scalar.trunk = copy.deepcopy(model.trunk)
+        scalar.head = _new_scalar_head(model.config.width, generator).to(model.head_weight)
+        return scalar
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        segments_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Return values_BT; arguments as `Transformer.forward`.
+
+        In float32 at least, also under autocast: rewards differ by less than bfloat16 resolves.
+        """
+        hidden_BTD = self.trunk(tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, cache=cache)
+        exact = torch.promote_types(hidden_BTD.dtype, torch.float32)
+        values_BT: Tensor = (hidden_BTD.to(exact) * self.head.weight.to(exact)).sum(dim=-1) + self.head.bias.to(exact)
+        return values_BT
+
+
+def _new_scalar_head(width: int, generator: torch.Generator) -> nn.Linear:
+    head = nn.Linear(width, 1)
+    nn.init.normal_(head.weight, std=(width + 1) ** -0.5, generator=generator)
+    nn.init.zeros_(head.bias)
+    return head
