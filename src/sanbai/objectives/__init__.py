@@ -1,0 +1,1 @@
+"""Objectives: losses, advantages and estimators as pure functions of tensors; no model, no recipe, no logging."""
