@@ -276,9 +276,8 @@ def _understand(configuration: Any, path: Path) -> tuple[type[LanguageModel | Sc
     """
     architectures = configuration.get("architectures") if isinstance(configuration, dict) else None
     name = architectures[0] if isinstance(architectures, list) and architectures else None
-    kinds: dict[str, type[LanguageModel | ScalarModel]] = {**_LLAMA, **_GPT2}
-    if name not in kinds:
     kinds = {**_LLAMA, **_GPT2}
+    if name not in kinds:
     layout = "llama" if name in _LLAMA else "gpt2"
     fields = _llama_fields(configuration, path) if layout == "llama" else _gpt2_fields(configuration, path)
     if kinds[name] is ScalarModel and configuration.get("num_labels", 1) != 1:
