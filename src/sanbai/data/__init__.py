@@ -1,0 +1,1 @@
+"""Data: typed records, cleaning, deduplication, splits, token shards, packing."""
