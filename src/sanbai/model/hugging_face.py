@@ -278,6 +278,7 @@ def _understand(configuration: Any, path: Path) -> tuple[type[LanguageModel | Sc
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     kinds = {**_LLAMA, **_GPT2}
     if name not in kinds:
+        raise ModelError(f"{path}: architecture {name or 'not named'}; known: {', '.join(kinds)}")
     layout = "llama" if name in _LLAMA else "gpt2"
     fields = _llama_fields(configuration, path) if layout == "llama" else _gpt2_fields(configuration, path)
     if kinds[name] is ScalarModel and configuration.get("num_labels", 1) != 1:
