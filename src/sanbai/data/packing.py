@@ -229,7 +229,7 @@ class Cursor:
         return cls(int(state["epoch"]), int(state["row"]))
 
 
-class PackedBatches(Iterator[PackedBatch]):
+class PackedBatches:
     """Batches of packed rows without end: epoch after epoch, every row once in each.
 
     A batch at an epoch's end goes on with the next epoch. `cursor` says where the next batch begins; another object
@@ -255,6 +255,10 @@ class PackedBatches(Iterator[PackedBatch]):
         self._window_items = window_items
         self.cursor = cursor or Cursor()
         self.plan = self._plan(self.cursor.epoch)
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        """Return itself."""
+        return self
 
     def __next__(self) -> PackedBatch:
         """Return the next `batch_rows` rows and move the cursor past them."""
