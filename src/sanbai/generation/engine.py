@@ -1,0 +1,204 @@
+"""Batched generation with a key-value cache: many prompts in, their answers out.
+
+How it is fast on a CPU: prompts of like lengths go together, equal prompts are read once and their cache is copied
+(K answers to one prompt cost one prefill), rows that have ended leave the batch, and a step does no work in Python that
+grows with the number of rows.
+
+How it is reproducible: each row's uniform numbers come from that row's seed alone, drawn before the first step.
+
+Shapes: B rows still running, N all rows of a batch, T positions, M new tokens at most, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sanbai.foundation.errors import ModelError, UsageError
+from sanbai.foundation.seeds import torch_generator
+from sanbai.generation.batch import pad_left
+from sanbai.generation.sampling import Sampling, sample_tokens
+from sanbai.model.cache import KeyValueCache
+from sanbai.model.heads import LanguageModel
+
+COMPACT_BELOW = 0.8
+"""Ended rows leave the batch when fewer than this share of it still runs; copying the cache costs about a step."""
+
+FinishReason = Literal["stop", "length"]
+Precision = Literal["stored", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer."""
+
+    tokens: list[int]
+    """The token that stopped it included."""
+    logprobs: list[float]
+    """Of each token in nats, at the sampling temperature, before top-k and top-p."""
+    sampled_logprobs: list[float]
+    """The same under the distribution drawn from; equal to `logprobs` where top-k and top-p are off."""
+    finish_reason: FinishReason
+    """`stop`: a stop token was drawn; `length`: the limit, or the model's context, was reached."""
+
+
+def generate(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    seeds: Sequence[int],
+    stop_ids: Collection[int],
+    batch_size: int = 64,
+    precision: Precision = "stored",
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Completion]:
+    """Answer every prompt; the results are in the prompts' order.
+
+    For K answers to a prompt, give it K times with K seeds: it is read once. A row's answer depends on its prompt and
+    seed alone, up to rounding: sums over a batch of another shape may differ in their last bits.
+
+    Args:
+        model: left as it is.
+        prompts: token ids, at least one each, shorter than the model's context.
+        sampling: the rule for all rows.
+        seeds: one a prompt.
+        stop_ids: tokens that end an answer.
+        batch_size: rows at a time.
+        precision: `bfloat16` decodes with a copy of the weights cast once; its log-probabilities then differ from the
+            stored weights' by about 0.01 a token (`benchmarks/bench_model.py` measures it).
+        on_batch: called with the number of answers finished after each batch.
+
+    Raises:
+        UsageError: a different number of seeds than prompts.
+        DataError: an empty prompt.
+        ModelError: a prompt fills the model's context.
+    """
+    if len(seeds) != len(prompts):
+        raise UsageError(f"{len(prompts)} prompts and {len(seeds)} seeds; each row needs its own")
+    check_prompts(model, prompts)
+    decoder = cast_for_decoding(model, precision)
+    # Longest first: memory is tight at the start or not at all. Equal prompts stay together.
+    order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), tuple(prompts[row])))
+    answers: dict[int, Completion] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = _generate_batch(
+            decoder, [prompts[row] for row in rows], sampling, [seeds[row] for row in rows], stop_ids
+        )
+        answers.update(zip(rows, batch, strict=True))
+        if on_batch is not None:
+            on_batch(len(answers))
+    return [answers[row] for row in range(len(prompts))]
+
+
+def cast_for_decoding(model: LanguageModel, precision: Precision) -> LanguageModel:
+    """Return the model itself, or a copy of it in bfloat16."""
+    if precision == "stored":
+        return model
+    return copy.deepcopy(model).to(torch.bfloat16)
+
+
+def check_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse a prompt that leaves no room for an answer.
+
+    Raises:
+        ModelError: one line naming the first such prompt.
+    """
+    limit = model.config.max_positions
+    for index, prompt in enumerate(prompts):
+        if len(prompt) >= limit:
+            raise ModelError(
+                f"prompt {index} has {len(prompt)} tokens and the model's context {limit}; "
+                "no room is left for an answer, so shorten it"
+            )
+
+
+def draw_uniforms(seeds: Sequence[int], count: int) -> Tensor:
+    """Return `count` numbers in [0, 1) for each seed, of 24 bits, each row from its own generator."""
+    return torch.stack([torch.rand(count, generator=torch_generator(seed, "sample")) for seed in seeds])
+
+
+@torch.inference_mode()
+def _generate_batch(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    seeds: Sequence[int],
+    stop_ids: Collection[int],
+) -> list[Completion]:
+    device = model.head_weight.device
+    num_rows = len(prompts)
+    room = [model.config.max_positions - len(prompt) for prompt in prompts]
+    limit_N = torch.tensor([min(sampling.max_new_tokens, space) for space in room], device=device)
+    steps = int(limit_N.max())
+    uniform_NM = draw_uniforms(seeds, steps).to(device)
+    is_stop_V = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)
+    is_stop_V[sorted(stop_ids)] = True
+
+    token_NM = torch.zeros((num_rows, steps), dtype=torch.int64, device=device)
+    logprob_NM = torch.zeros((num_rows, steps), dtype=torch.promote_types(model.head_weight.dtype, torch.float32))
+    logprob_NM = logprob_NM.to(device)
+    sampled_logprob_NM = torch.zeros_like(logprob_NM)
+    length_N = torch.zeros(num_rows, dtype=torch.int64, device=device)
+
+    logits_BV, cache, position_B = _prefill(model, prompts, steps)
+    running_B = torch.arange(num_rows, device=device)
+    alive_B = torch.ones(num_rows, dtype=torch.bool, device=device)
+    for step in range(steps):
+        drawn = sample_tokens(logits_BV, uniform_NM[running_B, step], sampling)
+        token_NM[running_B, step] = drawn.token_B
+        logprob_NM[running_B, step] = drawn.logprob_B
+        sampled_logprob_NM[running_B, step] = drawn.sampled_logprob_B
+        length_N[running_B] += alive_B
+        alive_B &= ~is_stop_V[drawn.token_B] & (length_N[running_B] < limit_N[running_B])
+        num_alive = int(alive_B.sum())
+        if num_alive == 0:
+            break
+        token_B = drawn.token_B
+        if num_alive < COMPACT_BELOW * len(alive_B):
+            kept = alive_B.nonzero().squeeze(-1)
+            running_B, alive_B, token_B, position_B = running_B[kept], alive_B[kept], token_B[kept], position_B[kept]
+            cache.select(kept)
+        # A row that has ended but not left yet runs on unheeded; its position must stay one that exists.
+        at_BT = position_B.clamp(max=model.config.max_positions - 1).unsqueeze(-1)
+        logits_BV = model(token_B.unsqueeze(-1), positions_BT=at_BT, cache=cache)[:, -1]
+        position_B = position_B + 1
+
+    stopped_N = is_stop_V[token_NM.gather(1, length_N.unsqueeze(-1) - 1).squeeze(-1)].tolist()
+    columns = (token_NM.tolist(), logprob_NM.tolist(), sampled_logprob_NM.tolist(), length_N.tolist(), stopped_N)
+    return [
+        Completion(tokens[:length], logprobs[:length], sampled[:length], "stop" if stopped else "length")
+        for tokens, logprobs, sampled, length, stopped in zip(*columns, strict=True)
+    ]
+
+
+def _prefill(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int
+) -> tuple[Tensor, KeyValueCache, Tensor]:
+    """Read each different prompt once; return for each row the next token's logits and position, and the cache."""
+    distinct: dict[tuple[int, ...], int] = {}
+    row_of = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
+    batch = pad_left(list(distinct))
+    reference = model.head_weight
+    tokens_BT, segments_BT = batch.tokens_BT.to(reference.device), batch.segments_BT.to(reference.device)
+    cache = KeyValueCache(
+        model.config,
+        num_rows=len(distinct),
+        capacity=tokens_BT.shape[1] + new_tokens,
+        dtype=reference.dtype,
+        device=reference.device,
+    )
+    hidden_BTD = model.trunk(tokens_BT, segments_BT=segments_BT, cache=cache)
+    logits_BV = model.logits(hidden_BTD[:, -1])
+    position_B = segments_BT.sum(dim=1)
+    if len(distinct) < len(prompts):
+        rows = torch.tensor(row_of, device=reference.device)
+        logits_BV, position_B = logits_BV[rows], position_B[rows]
+        cache.select(rows)
+    return logits_BV, cache, position_B
