@@ -28,7 +28,9 @@ Numbers = Mapping[str, float]
 Rows = Sequence[Mapping[str, float]]
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-_WIDTH = 460
+_WIDTH = 500
+# A width that holds labels and padding too, so that plots of one column stand flush.
+_FIT = {"type": "fit-x", "contains": "padding"}
 _SMOOTHING = 0.05
 
 
@@ -58,7 +60,7 @@ def loss_plot(curves: Mapping[str, Rows], *, metric: str = "loss") -> Spec:
         panels.append(
             {
                 "title": {"text": stage, "fontSize": 13, "fontWeight": 500, "offset": 8},
-                "width": 250,
+                "width": 260,
                 "height": 190,
                 "data": {"values": values},
                 "layer": [
@@ -97,7 +99,7 @@ def reward_against_kl_plot(rows: Rows, judges: Mapping[str, str], *, kl: str = "
         y = _y("score", label, {"zero": False, "nice": True})
         panels.append(
             {
-                "width": 250,
+                "width": 260,
                 "height": 190,
                 "data": {"values": values},
                 "layer": [
@@ -136,6 +138,7 @@ def reward_accuracy_plot(reward_model: Mapping[str, Any]) -> Spec:
     return {
         "title": "Reward model accuracy and its bounds",
         "width": _WIDTH,
+        "autosize": _FIT,
         "height": {"step": 46},
         "data": {"values": values},
         "layer": [
@@ -168,6 +171,7 @@ def accuracy_over_steps_plot(rows: Rows, *, metric: str = "accuracy", labeler_ag
     return {
         "title": "Reward model accuracy during training",
         "width": _WIDTH,
+        "autosize": _FIT,
         "height": 210,
         "layer": [
             _reference_line(labeler_agreement, "y", {"zero": False}),
@@ -214,8 +218,8 @@ def tax_plot(evaluation: Mapping[str, Mapping[str, Numbers]], few_shot: Mapping[
     scale = {"zero": False, "nice": True}
     colour, shape = _model_scales(evaluation)
     left: Spec = {
-        "width": 210,
-        "height": 200,
+        "width": 330,
+        "height": 210,
         "data": {"values": bits},
         "layer": [
             {
@@ -244,8 +248,8 @@ def tax_plot(evaluation: Mapping[str, Mapping[str, Numbers]], few_shot: Mapping[
         offset = {"field": "model", "sort": labels, "scale": {"paddingOuter": 1.2}}
         panels.append(
             {
-                "width": 250,
-                "height": 200,
+                "width": 440,
+                "height": 210,
                 "data": {"values": shots},
                 "layer": [
                     {
@@ -290,6 +294,7 @@ def win_rate_by_kind_plot(by_kind: Mapping[str, Numbers], *, title: str) -> Spec
     return {
         "title": title,
         "width": _WIDTH,
+        "autosize": _FIT,
         "height": {"step": 30},
         "data": {"values": values},
         "layer": [
@@ -321,6 +326,7 @@ def _dots(
     return {
         "title": title,
         "width": _WIDTH,
+        "autosize": _FIT,
         "height": 230,
         "data": {"values": values},
         "layer": [
@@ -378,7 +384,7 @@ def _interval(estimate: Numbers | float) -> Spec:
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
-    """Return the mean of the tenth of the values around each; near the ends the window narrows on both sides.
+    """Return the mean of the tenth of the values around each; near the beginning the window narrows on both sides.
 
     A centred window does not lag behind a falling loss, as an exponential mean would.
     """
@@ -386,6 +392,7 @@ def _running_mean(values: Sequence[float]) -> list[float]:
     sums = list(accumulate(values, initial=0.0))
     means = []
     for number in range(len(values)):
-        half = min(reach, number, len(values) - 1 - number)
-        means.append((sums[number + half + 1] - sums[number - half]) / (2 * half + 1))
+        half = min(reach, number)
+        stop = min(number + half + 1, len(values))
+        means.append((sums[stop] - sums[number - half]) / (stop - number + half))
     return means

@@ -1,0 +1,121 @@
+"""The figures of a report, each drawn once and explained in a sentence; those without data are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sanbai.evaluation.plots import (
+    Rows,
+    accuracy_over_steps_plot,
+    axes_plot,
+    loss_plot,
+    render_svg,
+    reward_accuracy_plot,
+    reward_against_kl_plot,
+    tax_plot,
+    win_rate_by_kind_plot,
+)
+from sanbai.evaluation.theme import model_label
+
+STAGES = {"pretrain": "Pretraining", "supervise": "Supervised", "reward": "Reward model"}
+"""Series with a loss, and what people read above it."""
+JUDGES = {"reward": "reward it is trained on", "second_reward": "second judge", "gold_utility": "gold utility"}
+"""Metrics of PPO that say how good answers are, the one that is trained on first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One drawing.
+
+    Attributes:
+        name: of its file, without `.svg`.
+        explanation: what to see in it, one sentence.
+        svg: the drawing itself.
+        wide: whether it takes the page's whole width.
+    """
+
+    name: str
+    explanation: str
+    svg: str
+    wide: bool = False
+
+
+def draw_figures(evaluation: Mapping[str, Any], series: Mapping[str, Rows]) -> list[Figure]:
+    """Draw every figure that there is data for.
+
+    Args:
+        evaluation: the content of `evaluation.json`.
+        series: stage (pretrain, supervise, reward, ppo) -> its rows of metrics, each with `step`.
+    """
+    models = evaluation["evaluation"]
+    figures = [
+        Figure(
+            "axes",
+            "Shares of answers to the same held-out prompts, with 95 % intervals; each model starts from the last.",
+            render_svg(axes_plot(models)),
+        )
+    ]
+    if by_kind := _win_rates_by_kind(evaluation):
+        latest = list(models)[-1]
+        before = list(models)[-2]
+        title = f"{model_label(latest)} against {model_label(before).lower()}, by kind of prompt"
+        text = (
+            "Orange kinds are won beyond their interval, blue ones lost; grey ones are undecided. "
+            "A judge that cannot tell answers of a kind apart lets practice forget it."
+        )
+        figures.append(Figure("win_rate_by_kind", text, render_svg(win_rate_by_kind_plot(by_kind, title=title))))
+    figures += _reward_figures(evaluation.get("reward_model"), series.get("reward", []))
+    practice = series.get("ppo", [])
+    if any("kl" in row and metric in row for row in practice for metric in JUDGES):
+        text = (
+            "Each dot is an iteration of PPO. A reward that climbs proves nothing alone: where the other judges turn "
+            "down, the policy has begun to please its reward model instead of people."
+        )
+        figures.append(
+            Figure("reward_against_kl", text, render_svg(reward_against_kl_plot(practice, JUDGES)), wide=True)
+        )
+    few_shot = {name: scores["accuracy"] for name, scores in evaluation.get("few_shot", {}).items()}
+    text = (
+        "Left, what held-out text costs each model to read, less is better; PPO mixes pretraining text into every step "
+        "so that this stays level."
+    ) + (" Right, multiple-choice questions answered with examples in the prompt." if few_shot else "")
+    figures.append(Figure("alignment_tax", text, render_svg(tax_plot(models, few_shot)), wide=bool(few_shot)))
+    curves = {
+        label: series[stage] for stage, label in STAGES.items() if any("loss" in r for r in series.get(stage, []))
+    }
+    if curves:
+        text = (
+            "Pale lines are single steps, dark lines their running mean; in nats a token, for the reward model a pair."
+        )
+        figures.append(Figure("loss", text, render_svg(loss_plot(curves)), wide=True))
+    return figures
+
+
+def _win_rates_by_kind(evaluation: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """Return kind -> win rate of the last model against the one before it."""
+    models = list(evaluation["evaluation"])
+    if len(models) < 2:
+        return {}
+    key = f"{models[-1]}_vs_{models[-2]}"
+    return {kind: scores["win_rate"][key] for kind, scores in evaluation["by_kind"].items()}
+
+
+def _reward_figures(reward_model: Mapping[str, Any] | None, rows: Rows) -> list[Figure]:
+    if not reward_model:
+        return []
+    text = (
+        "Held-out labelers' strict pairs on held-out prompts. People agree with each other only so often, which bounds "
+        "what any reward model can reach."
+    )
+    figures = [Figure("reward_accuracy", text, render_svg(reward_accuracy_plot(reward_model)))]
+    agreement = reward_model.get("labeler_agreement")
+    if agreement is not None and any("accuracy" in row for row in rows):
+        level = agreement["mean"] if isinstance(agreement, Mapping) else agreement
+        text = (
+            "Accuracy on the pairs of each step, smoothed; the dashed line is the labelers' agreement among themselves."
+        )
+        svg = render_svg(accuracy_over_steps_plot(rows, labeler_agreement=level))
+        figures.append(Figure("reward_accuracy_over_steps", text, svg))
+    return figures
