@@ -56,13 +56,14 @@ def next_token_loss(logits_BTV: Tensor, target_BT: Tensor, mask_BT: Tensor) -> T
 
 
 def chunked_next_token_loss(
-    hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor, *, chunk: int = 512
+    hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor, *, chunk: int = 1024
 ) -> Tensor:
     """Σ_n w_n · (-log p(target_n)) for logits = hidden · headᵀ, never holding more than `chunk` rows of logits.
 
     With w = mask / Σ mask this is `next_token_loss` of the whole model's head. The gradients are computed beside the
-    loss, since the logits are there then: one pass over them where autograd takes four. Products run in the autocast
-    precision, sums over the vocabulary and over chunks in float32.
+    loss, since the logits are there then. As fast as the plain form at vocabularies of some thousands, where logits fit
+    in memory; beyond that it is what makes the head fit. Products run in the autocast precision, sums over the
+    vocabulary and over chunks in float32.
 
     Args:
         hidden_ND: the trunk's output at the positions to be learned; carries the gradient.
@@ -96,15 +97,12 @@ class _ChunkedLoss(torch.autograd.Function):
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(hidden_ND), chunk):
                 part = slice(start, start + chunk)
-                hidden, target, weight = hidden_ND[part].to(dtype), target_N[part, None], weight_N[part].to(sums)
-                logits = (hidden @ head.T).to(sums)
-                logsumexp = logits.logsumexp(-1)
-                loss += (weight * (logsumexp - logits.gather(-1, target).squeeze(-1))).sum()
-                grad = logits.sub_(logsumexp[:, None]).exp_().mul_(weight[:, None])
-                grad.scatter_add_(-1, target, -weight[:, None])
-                grad_low = grad.to(dtype)
-                grad_hidden_ND[part] = (grad_low @ head).to(hidden_ND.dtype)
-                grad_head_VD += grad_low.T @ hidden
+                hidden, target, weight = hidden_ND[part].to(dtype), target_N[part, None], weight_N[part, None].to(sums)
+                logprob = torch.log_softmax((hidden @ head.T).to(sums), dim=-1)
+                loss -= (weight * logprob.gather(-1, target)).sum()
+                error = logprob.exp_().scatter_add_(-1, target, -torch.ones_like(weight)).to(dtype)  # p - [v = target]
+                grad_hidden_ND[part] = ((error @ head) * weight).to(hidden_ND.dtype)
+                grad_head_VD += error.T @ (hidden * weight).to(dtype)
         ctx.save_for_backward(grad_hidden_ND, grad_head_VD.to(head_VD.dtype))
         return loss
 

@@ -1,0 +1,112 @@
+"""Pretraining: predict the next token of packed documents.
+
+Input: shards, a tokenizer. Output: a model folder in Hugging Face layout. Metrics a step: `loss` (nats a token),
+    `grad_norm`
+(before clipping), `rate`; every `evaluate_steps` and at the end whatever `evaluate` returns, usually held-out
+bits per byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import Field
+
+from sanbai.data.packing import Items, PackedBatches
+from sanbai.foundation.device import Compute
+from sanbai.foundation.recipe import RecipeSection
+from sanbai.foundation.seeds import derive_seed, torch_generator
+from sanbai.foundation.stage import Stage
+from sanbai.model.config import ModelConfig
+from sanbai.model.heads import LanguageModel
+from sanbai.model.hugging_face import save_model
+from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
+from sanbai.training.optimizer import AdamRecipe, Optimizer
+from sanbai.training.rows import backward_rows
+from sanbai.training.schedule import cosine_rate
+
+#: Model -> numbers for the log; given from a floor above.
+Evaluate = Callable[[LanguageModel], Mapping[str, float]]
+
+
+class PretrainRecipe(RecipeSection):
+    """Section `[pretrain]`. Defaults: GPT-3 125M's, 300 B tokens in batches of half a million (Brown et al. 2020)."""
+
+    num_steps: int = Field(default=600_000, ge=1)
+    """Optimizer steps."""
+    row_length: int = Field(default=2048, ge=2)
+    """Tokens a row; at most the model's `max_positions`."""
+    batch_rows: int = Field(default=256, ge=1)
+    """Rows a step."""
+    micro_batch_rows: int = Field(default=16, ge=1)
+    """Rows computed at once; the parts' gradients are added up: changes memory, not the mathematics."""
+    learning_rate: float = Field(default=6e-4, gt=0.0, le=1.0)
+    """Peak rate; a half cosine takes it down to 10 %."""
+    warmup_steps: int = Field(default=715, ge=0)
+    """Steps of a rising rate."""
+    evaluate_steps: int = Field(default=1000, ge=1)
+    """Steps between two held-out evaluations."""
+    checkpoint_steps: int = Field(default=1000, ge=1)
+    """Steps between two checkpoints; a killed run loses at most these."""
+    adam: AdamRecipe = AdamRecipe(weight_decay=0.1)
+    """Section `[pretrain.adam]`."""
+
+
+def pretrain(
+    stage: Stage,
+    recipe: PretrainRecipe,
+    compute: Compute,
+    *,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    items: Items,
+    evaluate: Evaluate,
+) -> dict[str, Any]:
+    """Train a model from random weights and write it into the stage's folder.
+
+    Args:
+        stage: one step of its run is one optimizer step.
+        recipe: section `[pretrain]`.
+        compute: threads, precision, device; already applied to the process.
+        config: the model's shape; the vocabulary is taken from the tokenizer.
+        tokenizer: saved beside the model.
+        items: the documents to read.
+        evaluate: called with the model in training; must not change it.
+
+    Returns:
+        The last evaluation, and how often the documents were read.
+
+    Raises:
+        Interrupted: asked to stop; the state is saved.
+    """
+    config = config.with_vocabulary(tokenizer.vocab_size)
+    model = LanguageModel(config, torch_generator(stage.seed, "pretrain", "weights")).to(compute.device)
+    optimizer = Optimizer(model, recipe.adam)
+    checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
+    step, state = checkpoints.resume()
+    batches = PackedBatches(
+        items,
+        row_length=recipe.row_length,
+        batch_rows=recipe.batch_rows,
+        seed=derive_seed(stage.seed, "pretrain", "rows"),
+        pad_id=tokenizer.reserved.pad,
+        cursor=cursor_in(state, "rows"),
+    )
+    while step < recipe.num_steps:
+        loss = backward_rows(model, next(batches), compute, micro_batch_rows=recipe.micro_batch_rows)
+        rate = cosine_rate(
+            step, peak=recipe.learning_rate, num_steps=recipe.num_steps, warmup_steps=recipe.warmup_steps
+        )
+        grad_norm = optimizer.step(rate)
+        step += 1
+        stage.run.record(step, loss=loss, grad_norm=grad_norm, rate=rate)
+        if step % recipe.evaluate_steps == 0 and step < recipe.num_steps:
+            stage.run.record(step, **evaluate(model))
+        checkpoints.after_step(step, {"rows": batches.cursor.to_state()})
+
+    metrics = dict(evaluate(model))
+    stage.run.record(step, **metrics)
+    save_model(model, stage.folder, tokenizer)
+    return {**metrics, "epochs": batches.cursor.epoch + batches.cursor.row / batches.plan.num_rows}

@@ -1,0 +1,75 @@
+"""Packed rows through a language model: targets are the next tokens, logits exist only where one is learned.
+
+Shapes: B rows, T positions, N positions to be learned, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from sanbai.data.packing import PackedBatch
+from sanbai.foundation.device import Compute, autocast
+from sanbai.model.heads import LanguageModel
+from sanbai.objectives.language import chunked_next_token_loss
+
+
+def rows_loss(model: LanguageModel, batch: PackedBatch, *, denominator: float) -> Tensor:
+    """Σ of the learned tokens' negative log-probabilities in nats / denominator.
+
+    Args:
+        model: carries the gradient.
+        batch: rows; at least one token to be learned.
+        denominator: the number of tokens that the mean is over.
+    """
+    device = model.head_weight.device
+    tokens_BT, segments_BT, positions_BT, learned_BT = (
+        torch.from_numpy(array).to(device)
+        for array in (batch.tokens_BT, batch.segments_BT, batch.positions_BT, batch.loss_mask_BT)
+    )
+    hidden_BTD = model.trunk(tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
+    before_N = learned_BT[:, 1:].flatten().nonzero().squeeze(1)  # places whose next token is learned
+    hidden_ND = hidden_BTD[:, :-1].flatten(0, 1).index_select(0, before_N)
+    target_N = tokens_BT[:, 1:].flatten()[before_N]
+    weight_N = torch.full_like(target_N, 1.0 / denominator, dtype=torch.float32)
+    return chunked_next_token_loss(hidden_ND, model.head_weight, target_N, weight_N)
+
+
+def backward_rows(
+    model: LanguageModel, batch: PackedBatch, compute: Compute, *, micro_batch_rows: int, coefficient: float = 1.0
+) -> float:
+    """Add the gradient of coefficient · (mean loss of the batch's learned tokens) to the model's gradients.
+
+    The batch is computed in parts, each divided by the whole batch's count: the sum of the parts' gradients is the
+    batch's, however it is cut (a mean of parts' means would weigh tokens by who stands beside them).
+
+    Args:
+        model: its `.grad` are added to.
+        batch: rows with at least one token to be learned.
+        compute: precision and device.
+        micro_batch_rows: rows computed at once.
+        coefficient: weight of this loss beside others of the same step.
+
+    Returns:
+        The mean loss in nats a token, without the coefficient.
+    """
+    denominator = int(batch.loss_mask_BT.sum())
+    total = 0.0
+    for part in _split_rows(batch, micro_batch_rows):
+        with autocast(compute):
+            loss = rows_loss(model, part, denominator=denominator)
+        (loss * coefficient).backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    return total
+
+
+def _split_rows(batch: PackedBatch, num_rows: int) -> Iterator[PackedBatch]:
+    """Yield the batch in parts of at most `num_rows` rows; those without anything to learn are left out."""
+    for start in range(0, len(batch.tokens_BT), num_rows):
+        part = slice(start, start + num_rows)
+        if batch.loss_mask_BT[part].any():
+            yield PackedBatch(
+                batch.tokens_BT[part], batch.segments_BT[part], batch.positions_BT[part], batch.loss_mask_BT[part]
+            )

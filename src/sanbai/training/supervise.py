@@ -1,0 +1,155 @@
+"""Supervised fine-tuning: imitate demonstrations, the assistant's turns only.
+
+Input: a model, demonstrations, optionally the pretraining documents to mix in. Output: a model folder. Metrics a step:
+    `loss` (nats a
+learned token), `pretraining_loss` where mixed in, `grad_norm` (before clipping), `rate`; every `evaluate_steps` and at
+the end whatever `evaluate` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import Field
+
+from sanbai.data.conversations import Conversation
+from sanbai.data.packing import EncodedItems, Items, PackedBatches
+from sanbai.foundation.device import Compute
+from sanbai.foundation.errors import DataError
+from sanbai.foundation.recipe import RecipeSection
+from sanbai.foundation.seeds import derive_seed
+from sanbai.foundation.stage import Stage
+from sanbai.model.heads import LanguageModel
+from sanbai.model.hugging_face import save_model
+from sanbai.text.chat_template import encode_conversation
+from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
+from sanbai.training.optimizer import AdamRecipe, Optimizer
+from sanbai.training.pretrain import Evaluate
+from sanbai.training.rows import backward_rows
+from sanbai.training.schedule import cosine_rate
+
+
+class SuperviseRecipe(RecipeSection):
+    """Section `[supervise]`. Defaults: InstructGPT's (Ouyang et al. 2022, appendix C.1)."""
+
+    num_epochs: float = Field(default=16.0, gt=0.0)
+    """How often the demonstrations are read. The validation loss is best after one, the reward keeps improving."""
+    row_length: int = Field(default=2048, ge=2)
+    """Tokens a row of packed conversations; longer conversations are left out and counted."""
+    batch_rows: int = Field(default=32, ge=1)
+    """Rows a step."""
+    micro_batch_rows: int = Field(default=8, ge=1)
+    """Rows computed at once; changes memory, not the mathematics."""
+    learning_rate: float = Field(default=9.65e-6, gt=0.0, le=1.0)
+    """Peak rate; a half cosine takes it down to 10 %."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of a rising rate; InstructGPT had none."""
+    pretraining_share: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Weight m of the pretraining loss, and share of the rows that are pretraining's: the loss is
+    (1 - m) · mean over learned tokens + m · mean over pretraining tokens. 0.1 is InstructGPT's start of PPO; 0 mixes
+    nothing in."""
+    evaluate_steps: int = Field(default=500, ge=1)
+    """Steps between two evaluations."""
+    checkpoint_steps: int = Field(default=200, ge=1)
+    """Steps between two checkpoints."""
+    adam: AdamRecipe = AdamRecipe()
+    """Section `[supervise.adam]`."""
+
+
+def encode_demonstrations(
+    tokenizer: Tokenizer, conversations: Iterable[Conversation], *, row_length: int
+) -> EncodedItems:
+    """Encode conversations for `supervise`, those that do not fit a row left out: a cut one would answer no question.
+
+    Raises:
+        DataError: none is left.
+    """
+    encoded = [encode_conversation(tokenizer, conversation.messages) for conversation in conversations]
+    fitting = [each for each in encoded if len(each.tokens) <= row_length and any(each.loss_mask)]
+    if not fitting:
+        raise DataError(
+            f"none of {len(encoded)} demonstrations has an assistant's turn and at most {row_length} tokens; "
+            "give others, or raise supervise.row_length"
+        )
+    return EncodedItems(fitting)
+
+
+def num_supervise_steps(recipe: SuperviseRecipe, items: Items) -> int:
+    """Return the steps in which the demonstrations are read `num_epochs` times."""
+    return max(1, round(recipe.num_epochs * float(items.lengths.sum()) / (recipe.row_length * recipe.batch_rows)))
+
+
+def supervise(
+    stage: Stage,
+    recipe: SuperviseRecipe,
+    compute: Compute,
+    *,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    items: Items,
+    pretraining: Items,
+    evaluate: Evaluate,
+) -> dict[str, Any]:
+    """Fine-tune a model on demonstrations and write it into the stage's folder.
+
+    Args:
+        stage: one step of its run is one optimizer step, `num_supervise_steps` in all.
+        recipe: section `[supervise]`.
+        compute: threads, precision, device; already applied to the process.
+        model: the pretrained one; changed in place.
+        tokenizer: saved beside the model.
+        items: `encode_demonstrations` of the conversations.
+        pretraining: documents to mix in; not read where `pretraining_share` is 0.
+        evaluate: called with the model in training; must not change it.
+
+    Returns:
+        The last evaluation, the steps, and the number of demonstrations.
+
+    Raises:
+        Interrupted: asked to stop; the state is saved.
+    """
+    model.to(compute.device)
+    optimizer = Optimizer(model, recipe.adam)
+    checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
+    step, state = checkpoints.resume()
+
+    def batches_of(source: Items, name: str, batch_rows: int) -> PackedBatches:
+        return PackedBatches(
+            source,
+            row_length=recipe.row_length,
+            batch_rows=batch_rows,
+            seed=derive_seed(stage.seed, "supervise", name),
+            pad_id=tokenizer.reserved.pad,
+            cursor=cursor_in(state, name),
+        )
+
+    share = recipe.pretraining_share
+    demonstrations = batches_of(items, "demonstrations", recipe.batch_rows)
+    mixed_rows = max(1, round(share * recipe.batch_rows)) if share else 0
+    documents = batches_of(pretraining, "documents", mixed_rows) if share else None
+
+    num_steps = num_supervise_steps(recipe, items)
+    while step < num_steps:
+        micro = recipe.micro_batch_rows
+        loss = {
+            "loss": backward_rows(model, next(demonstrations), compute, micro_batch_rows=micro, coefficient=1 - share)
+        }
+        cursors = {"demonstrations": demonstrations.cursor.to_state()}
+        if documents is not None:
+            batch = next(documents)
+            loss["pretraining_loss"] = backward_rows(model, batch, compute, micro_batch_rows=micro, coefficient=share)
+            cursors["documents"] = documents.cursor.to_state()
+        rate = cosine_rate(step, peak=recipe.learning_rate, num_steps=num_steps, warmup_steps=recipe.warmup_steps)
+        grad_norm = optimizer.step(rate)
+        step += 1
+        stage.run.record(step, **loss, grad_norm=grad_norm, rate=rate)
+        if step % recipe.evaluate_steps == 0 and step < num_steps:
+            stage.run.record(step, **evaluate(model))
+        checkpoints.after_step(step, cursors)
+
+    metrics = dict(evaluate(model))
+    stage.run.record(step, **metrics)
+    save_model(model, stage.folder, tokenizer)
+    return {**metrics, "steps": num_steps, "demonstrations": len(items.lengths)}
