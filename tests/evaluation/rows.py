@@ -24,7 +24,7 @@ def scored(
         kind=kind,
         task="riddle",
         answer=answer,
-        num_tokens=4,
+        tokens=[5, 6, 7, 2],
         finish_reason="stop",
         helpful=helpful,
         honest=honest,

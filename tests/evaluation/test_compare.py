@@ -3,10 +3,10 @@ from __future__ import annotations
 import random
 
 import pytest
+from tests.evaluation.rows import scored
 
 from sanbai.evaluation.compare import compare, setbacks, win_rate
 from sanbai.foundation.errors import DataError
-from tests.evaluation.rows import scored
 
 
 def test_win_rate_matches_answers_by_prompt_whatever_their_order() -> None:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import math
 
 import pytest
+from tests.evaluation.slow import slow_distribution
 
 from sanbai.evaluation.divergence import response_divergence
 from sanbai.model.heads import LanguageModel
-from tests.evaluation.slow import slow_distribution
 
 PROMPTS = [[1, 20, 30], [1, 9], [1, 40, 41, 42, 43]]
 RESPONSES = [[7, 8], [11, 12, 13, 14], [15]]

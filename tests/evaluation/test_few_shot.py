@@ -4,14 +4,14 @@ import math
 import random
 
 import pytest
+from tests.evaluation.conftest import tiny_model
+from tests.evaluation.slow import slow_logprobs
 
 from sanbai.evaluation.few_shot import ChoiceItem, ChoiceTask, encode_choice, score_choices
 from sanbai.foundation.errors import DataError
 from sanbai.foundation.seeds import python_random
 from sanbai.model.heads import LanguageModel
 from sanbai.text.tokenizer import Tokenizer
-from tests.evaluation.conftest import tiny_model
-from tests.evaluation.slow import slow_logprobs
 
 
 def item(number: int) -> ChoiceItem:

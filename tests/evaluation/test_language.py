@@ -3,12 +3,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from tests.evaluation.slow import slow_logprobs
 
 from sanbai.evaluation.language import HeldOutDocument, bits_per_byte, document_bits, document_windows
 from sanbai.foundation.errors import DataError
 from sanbai.model.heads import LanguageModel
 from sanbai.text.tokenizer import Tokenizer
-from tests.evaluation.slow import slow_logprobs
 
 TEXTS = ["The cow likes the miller.", "水车 was 50 years old; so was the miller's son.", "a", ""]
 

@@ -157,7 +157,7 @@ class ScoredAnswer:
         kind: the prompt's kind.
         task: the prompt's task.
         answer: the text judged.
-        num_tokens: tokens sampled, the stop id included.
+        tokens: what was sampled, the stop id included.
         finish_reason: "stop", or "length" where the answer was cut.
         helpful: in [0, 1].
         honest: in [0, 1].
@@ -172,7 +172,7 @@ class ScoredAnswer:
     kind: str
     task: str
     answer: str
-    num_tokens: int
+    tokens: Sequence[int]
     finish_reason: str
     helpful: float
     honest: float
@@ -203,7 +203,7 @@ def answer_prompts(
         seed: a row's draws depend on it, the prompt's id and the sample's number, not on model or batch.
         batch_size: prompts generated at a time.
         num_samples: answers to each prompt.
-        on_batch: called after each batch with the number of answers in it.
+        on_batch: called after each batch with the number of answers so far.
     """
     asked = [(prompt, sample) for prompt in prompts for sample in range(num_samples)]
     completions = generate(
@@ -226,7 +226,7 @@ def answer_prompts(
                 kind=prompt.kind,
                 task=prompt.task,
                 answer=answer,
-                num_tokens=len(completion.tokens),
+                tokens=completion.tokens,
                 finish_reason=completion.finish_reason,
                 helpful=float(judgement.helpful),
                 honest=float(judgement.honest),

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
-from sanbai.evaluation.likelihood import BATCH_TOKENS, token_logprobs
 from sanbai.evaluation.statistics import DRAWS, Estimate, rate_or_mean
 from sanbai.foundation.errors import DataError
 from sanbai.foundation.seeds import python_random
+from sanbai.generation.scoring import score
 from sanbai.model.heads import LanguageModel
 from sanbai.text.tokenizer import Tokenizer
 
@@ -91,14 +92,14 @@ class FewShotScores:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """One question with one draw of shots: the rows of its choices and where each begins to be scored."""
+    """One question with one draw of shots: for each choice what is read before it, and the ids that are scored."""
 
     task: str
     item: str
     shots: int
     answer: int
-    rows: Sequence[Sequence[int]]
-    starts: Sequence[int]
+    prompts: Sequence[Sequence[int]]
+    choices: Sequence[Sequence[int]]
     num_bytes: Sequence[int]
 
 
@@ -111,7 +112,7 @@ def score_choices(
     seed: int,
     shots: Sequence[int] = SHOTS,
     num_draws: int = 2,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_size: int = 32,
     draws: int = DRAWS,
 ) -> FewShotScores:
     """Answer every question by the likeliest choice a byte, with each number of shots.
@@ -124,21 +125,24 @@ def score_choices(
         seed: of the draws of shots and of the bootstrap; models scored with one seed see the same shots.
         shots: how many examples to show.
         num_draws: draws of examples a question; without examples there is one.
-        batch_tokens: tokens of a forward pass with its padding.
+        batch_size: rows of a forward pass.
         draws: resamples of the bootstrap, for items with several draws.
 
     Raises:
         DataError: there is no question, the pool is too small or holds a question, or a question alone is too long.
     """
     trials, dropped = _trials(tokenizer, tasks, context=context, seed=seed, shots=shots, num_draws=num_draws)
-    rows = [row for trial in trials for row in trial.rows]
-    logprobs = iter(token_logprobs(model, rows, batch_tokens=batch_tokens))
+    logprobs = iter(
+        score(
+            model,
+            [prompt for trial in trials for prompt in trial.prompts],
+            [choice for trial in trials for choice in trial.choices],
+            batch_size=batch_size,
+        )
+    )
     outcomes: dict[tuple[str, str, int], list[float]] = {}
     for trial in trials:
-        per_byte = [
-            next(logprobs)[start - 1 :].sum() / num_bytes
-            for start, num_bytes in zip(trial.starts, trial.num_bytes, strict=True)
-        ]
+        per_byte = [fsum(next(logprobs)) / num_bytes for num_bytes in trial.num_bytes]
         likeliest = max(range(len(per_byte)), key=per_byte.__getitem__)
         outcomes.setdefault((trial.task, trial.item, trial.shots), []).append(float(likeliest == trial.answer))
     right = {key: sum(values) / len(values) for key, values in outcomes.items()}
@@ -216,8 +220,8 @@ def _fitting_trial(
                 item=item.id,
                 shots=shots,
                 answer=item.answer,
-                rows=[[tokenizer.reserved.end_of_text, *ids] for ids, _ in encoded],
-                starts=[start + 1 for _, start in encoded],
+                prompts=[[tokenizer.reserved.end_of_text, *ids[:start]] for ids, start in encoded],
+                choices=[ids[start:] for ids, start in encoded],
                 num_bytes=[max(1, len(choice.encode())) for choice in item.choices],
             )
             return trial, len(taken) - first

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import fsum, log
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sanbai.evaluation.likelihood import BATCH_TOKENS, token_logprobs
 from sanbai.evaluation.statistics import DRAWS, Estimate, bootstrap_ratio
 from sanbai.foundation.errors import DataError
+from sanbai.generation.scoring import score
 from sanbai.model.heads import LanguageModel
 
 
@@ -75,14 +75,19 @@ def document_bits(
     *,
     begin_id: int,
     context: int,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_size: int = 32,
 ) -> NDArray[np.float64]:
     """Return -log2 p(document) for each document, in bits; the numerators of bits per byte."""
     windows = document_windows(documents, begin_id=begin_id, context=context)
-    logprobs = token_logprobs(model, [window.row for window in windows], batch_tokens=batch_tokens)
+    logprobs = score(
+        model,
+        [window.row[: window.first_scored] for window in windows],
+        [window.row[window.first_scored :] for window in windows],
+        batch_size=batch_size,
+    )
     bits = np.zeros(len(documents))
     for window, logprob in zip(windows, logprobs, strict=True):
-        bits[window.document] -= logprob[window.first_scored - 1 :].sum() / log(2)
+        bits[window.document] -= fsum(logprob) / log(2)
     return bits
 
 
@@ -104,7 +109,7 @@ def bits_per_byte(
     begin_id: int,
     context: int,
     seed: int,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_size: int = 32,
     draws: int = DRAWS,
 ) -> Estimate:
     """Read the documents and return bits per byte with its interval.
@@ -117,8 +122,8 @@ def bits_per_byte(
         begin_id: the mark that opens a document.
         context: longest window in tokens, at most the model's positions.
         seed: of the bootstrap over documents.
-        batch_tokens: tokens of a forward pass with its padding.
+        batch_size: windows of a forward pass.
         draws: resamples.
     """
-    bits = document_bits(model, documents, begin_id=begin_id, context=context, batch_tokens=batch_tokens)
+    bits = document_bits(model, documents, begin_id=begin_id, context=context, batch_size=batch_size)
     return bits_per_byte_of(bits, documents, seed=seed, draws=draws)

@@ -327,7 +327,7 @@ def _dots(
         "title": title,
         "width": _WIDTH,
         "autosize": _FIT,
-        "height": 230,
+        "height": 300,
         "data": {"values": values},
         "layer": [
             {

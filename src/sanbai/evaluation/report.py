@@ -79,13 +79,14 @@ def summary_sentence(evaluation: Mapping[str, Any]) -> str:
 
 def _summary(evaluation: Mapping[str, Any]) -> str:
     models = list(evaluation["evaluation"])
+    contest = f"{models[-1]}_vs_{models[-2]}" if len(models) > 1 else ""
     details = []
-    if len(models) > 1:
-        won = share_cell(evaluation["win_rate"][f"{models[-1]}_vs_{models[-2]}"])
+    if contest:
+        won = share_cell(evaluation["win_rate"][contest])
         details.append(f"The win rate's 95 % interval is {won.interval} %, ties counted half.")
     if kl := evaluation.get("kl"):
         details.append(f"Practice moved the policy by {kl['mean']:.2f} nats a response.")
-    if tax := evaluation.get("alignment_tax", {}).get("ppo_vs_supervised"):
+    if tax := evaluation.get("alignment_tax", {}).get(contest):
         relative = tax["relative"]
         details.append(
             f"Reading held-out text costs it {100 * relative['mean']:+.1f} % bits "
@@ -113,8 +114,11 @@ def _main_table(evaluation: Mapping[str, Any], seconds: Mapping[str, float] | No
         + "</tr>"
         for row in model_rows(evaluation, seconds=seconds)
     ]
-    sampling = evaluation.get("sampling", {})
-    setting = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in sampling.items())
+    sampling = evaluation.get("sampling")
+    setting = ""
+    if sampling:
+        setting = f"temperature {sampling['temperature']:g}, top-p {sampling['top_p']:g}, "
+        setting += f"at most {sampling['max_new_tokens']} tokens"
     note = "95 % intervals beneath each figure. Win rate: gold utility against the row above, ties counted half. "
     note += "More is better, but for bits per byte. " + (f"Every model sampled alike: {setting}." if setting else "")
     return (

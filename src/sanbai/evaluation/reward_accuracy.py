@@ -112,6 +112,20 @@ class RewardAccuracy:
         }
 
 
+def reward_model_entry(
+    accuracy: RewardAccuracy, *, labeler_agreement: Estimate, best_possible: Estimate | float
+) -> dict[str, Any]:
+    """Return `reward_model` of `evaluation.json`.
+
+    Args:
+        accuracy: measured on held-out prompts and labelers.
+        labeler_agreement: of the same labelers among themselves.
+        best_possible: what no model can beat; a plain number where the noise is known exactly.
+    """
+    best = best_possible.to_json() if isinstance(best_possible, Estimate) else best_possible
+    return {**accuracy.to_json(), "labeler_agreement": labeler_agreement.to_json(), "best_possible": best}
+
+
 Scorer = Callable[[Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
 """[(prompt, answer), ...] -> one reward each."""
 
