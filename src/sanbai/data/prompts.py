@@ -15,8 +15,8 @@ from sanbai.foundation.files import read_rows
 #: InstructGPT's ten kinds of use (Ouyang et al. 2022, arXiv:2203.02155, table 1).
 KINDS = (
     "generation",
-    "open_question",
-    "closed_question",
+    "open question",
+    "closed question",
     "brainstorming",
     "chat",
     "rewrite",
