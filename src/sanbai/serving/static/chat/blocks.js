@@ -30,7 +30,7 @@ export function drawBlocks(container, html) {
 export function drawTail(container, text) {
   container.querySelector(".tail")?.remove();
   const tail = h("span", { class: "tail" }, text);
-  const block = lastBlock(container);
+  const block = /^[^\S\n]*\n\s*\n\s*\S/.test(text) ? container : lastBlock(container);
   if (block === container) {
     const line = h("p", { class: "tail" }, tail);
     tail.classList.remove("tail");

@@ -172,7 +172,8 @@ export class Conversation {
       },
       html: (html) => {
         message.html = html;
-        message.tail = "";
+        // Rendering drops the space at the end, which the text that follows still needs.
+        message.tail = message.content.slice(message.content.trimEnd().length);
         this.watcher.grew(message);
       },
       done: ({ html, finish_reason, model, round, state }) =>

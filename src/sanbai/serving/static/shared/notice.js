@@ -16,6 +16,7 @@ export function notify(text, action) {
     shelf = h("div", { class: "notices", role: "status", "data-testid": "notices" });
     document.body.append(shelf);
   }
+  for (const other of shelf.children) if (other.firstChild?.textContent === text) other.remove();
   const notice = h("div", { class: "notice" }, text);
   if (action) {
     const act = () => {
