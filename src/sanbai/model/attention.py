@@ -1,10 +1,11 @@
-"""Attention as one function, softmax(q k' / sqrt(K) + mask) v, with three ways to compute the same numbers.
+"""Attention as one function, softmax(q k' / sqrt(K) + mask) v, with four ways to compute the same numbers.
 
 - `reference_attention`: the formula in three lines; tests compare the others to it.
 - `BlockedAttention`, when gradients are needed on a CPU: torch's own backward is two and a half times slower there at
   the lengths we train (42 against 16 ms at T 256, B 16, 6 heads of 32, bfloat16, two Zen 4 cores). Queries go in a few
   blocks, each seeing only the keys up to its end, so that most of the upper triangle is never computed. Probabilities
   are kept for the backward pass: B H T S numbers a layer, which suits the short contexts trained on a CPU.
+- `single_query_attention`, decoding on a CPU: two batched products, twice torch's speed on the cache's layout.
 - torch's `scaled_dot_product_attention` everywhere else.
 
 Departure from the usual layout: neighbouring query heads that share a key head are folded into the rows of one matrix
@@ -37,7 +38,10 @@ def attention(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask_B1TS: Tensor)
             blocks skip it without looking.
     """
     needs_gradient = torch.is_grad_enabled() and (q_BHTK.requires_grad or k_BGSK.requires_grad)
-    if needs_gradient and q_BHTK.device.type == "cpu":
+    on_cpu = q_BHTK.device.type == "cpu"
+    if on_cpu and not needs_gradient and q_BHTK.shape[2] == 1:
+        return single_query_attention(q_BHTK, k_BGSK, v_BGSK, mask_B1TS)
+    if on_cpu and needs_gradient:
         out: Tensor = BlockedAttention.apply(q_BHTK, k_BGSK, v_BGSK, mask_B1TS)  # type: ignore[no-untyped-call]
         return out
     grouped = q_BHTK.shape[1] != k_BGSK.shape[1]
@@ -51,6 +55,14 @@ def reference_attention(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask_B1T
     score_BHTS = q_BHTK @ k_BHSK.transpose(-1, -2) / q_BHTK.shape[-1] ** 0.5 + mask_B1TS
     out_BHTK: Tensor = score_BHTS.softmax(dim=-1) @ v_BHSK
     return out_BHTK
+
+
+def single_query_attention(q_BH1K: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask_B11S: Tensor) -> Tensor:
+    """Return out_BH1K for one query a head; without gradient."""
+    B, H, _, K = q_BH1K.shape
+    q_BGRK = (q_BH1K * K**-0.5).reshape(B, k_BGSK.shape[1], -1, K)
+    score_BGRS = torch.matmul(q_BGRK, k_BGSK.transpose(-1, -2)).add_(mask_B11S)
+    return torch.matmul(score_BGRS.softmax(dim=-1), v_BGSK).view(B, H, 1, K)
 
 
 class BlockedAttention(torch.autograd.Function):
