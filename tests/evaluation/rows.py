@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sanbai.evaluation.answers import ScoredAnswer
+from sanbai.text.chat_markup import Message
 
 
 def scored(
@@ -33,3 +36,29 @@ def scored(
         length=length,
         gold_utility=gold_utility,
     )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt of one question."""
+
+    id: str
+    question: str
+    kind: str = "chat"
+    task: str = "riddle"
+
+    @property
+    def messages(self) -> list[Message]:
+        return [{"role": "user", "content": self.question}]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judgement; what is not said is good."""
+
+    length: float
+    gold_utility: float
+    helpful: float = 1.0
+    honest: float = 1.0
+    harmless: float = 1.0
+    over_refusal: float = 0.0

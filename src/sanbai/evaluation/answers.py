@@ -106,8 +106,7 @@ def chat_contestant(name: str, model: LanguageModel, tokenizer: Tokenizer, *, ma
     def decode(tokens: Sequence[int]) -> str:
         return tokenizer.decode(tokens).strip()
 
-    stop_ids = frozenset({tokenizer.reserved.end, tokenizer.reserved.end_of_text})
-    return Contestant(name=name, model=model, encode=encode, decode=decode, stop_ids=stop_ids)
+    return Contestant(name=name, model=model, encode=encode, decode=decode, stop_ids=tokenizer.reserved.ends())
 
 
 def transcript_contestant(
@@ -143,8 +142,7 @@ def transcript_contestant(
         ends = [place for place in (text.find(f"\n{speaker}:") for speaker in names.values()) if place >= 0]
         return text[: min(ends, default=len(text))].strip()
 
-    stop_ids = frozenset({tokenizer.reserved.end, tokenizer.reserved.end_of_text})
-    return Contestant(name=name, model=model, encode=encode, decode=decode, stop_ids=stop_ids)
+    return Contestant(name=name, model=model, encode=encode, decode=decode, stop_ids=tokenizer.reserved.ends())
 
 
 @dataclass(frozen=True, slots=True)

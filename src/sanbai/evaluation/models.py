@@ -56,7 +56,7 @@ class HeldOut:
     Attributes:
         prompts: the recipe's `num_prompts` of them are asked, from the front.
         judge: (prompt, answer) -> judgement.
-        documents: the recipe's `num_documents` of them are read, from the front.
+        documents: empty ones aside, the recipe's `num_documents` of them are read, from the front.
         choice_tasks: multiple-choice questions; none leaves few-shot evaluation out.
     """
 
@@ -130,7 +130,7 @@ def evaluate_models(
         contestant.name: _measure(stage, recipe, contestant, tokenizer, held_out, step=STEPS_A_MODEL * place)
         for place, contestant in enumerate(contestants)
     }
-    evaluation = evaluation_record(recipe, measured, held_out.documents[: recipe.num_documents], seed=stage.seed)
+    evaluation = evaluation_record(recipe, measured, _documents(recipe, held_out), seed=stage.seed)
     if len(contestants) > 1:
         evaluation["kl"] = _divergence(stage, recipe, contestants, measured, held_out).to_json()
     if context.reward_model:
@@ -144,11 +144,9 @@ def evaluate_models(
     stage.run.record(STEPS_A_MODEL * len(contestants) + 1)
     return {
         **{
-            f"{name}.{axis}": scores[axis]["mean"] for name, scores in evaluation["evaluation"].items() for axis in AXES
-        },
-        **{
-            f"{name}.bits_per_byte": scores["bits_per_byte"]["mean"]
+            f"{name}.{figure}": scores[figure]["mean"]
             for name, scores in evaluation["evaluation"].items()
+            for figure in (*AXES, "bits_per_byte")
         },
         **{f"win_rate.{contest}": estimate["mean"] for contest, estimate in evaluation["win_rate"].items()},
     }
@@ -231,7 +229,7 @@ def sample_conversations(
 
 
 def report_with_verdict(artifact: Artifact, verdict: Mapping[str, Any] | None) -> str:
-    """Return the page of a finished evaluation again, now with the gate's verdict on it; the artifact stays as it is."""
+    """Return the page of a finished evaluation with the gate's verdict on it; the artifact stays as it is."""
     context = read_json(artifact.file("context.json"))
     evaluation = read_json(artifact.file("evaluation.json"))
     return report_html(
@@ -261,9 +259,8 @@ def _measure(
     stage.run.record(step + 1, **{f"{contestant.name}/{axis}": scores.overall[axis].mean for axis in AXES})
     stage.run.raise_if_stopping()
 
-    documents = held_out.documents[: recipe.num_documents]
-    begin_id = tokenizer.reserved.end_of_text
-    bits = document_bits(contestant.model, documents, begin_id=begin_id, context=context)
+    documents = _documents(recipe, held_out)
+    bits = document_bits(contestant.model, documents, begin_id=tokenizer.reserved.end_of_text, context=context)
     bits_per_byte = bits_per_byte_of(bits, documents, seed=stage.seed, draws=draws)
     stage.run.record(step + 2, **{f"{contestant.name}/bits_per_byte": bits_per_byte.mean})
     stage.run.raise_if_stopping()
@@ -305,6 +302,11 @@ def _answers(stage: Stage, recipe: EvaluateRecipe, contestant: Contestant, held_
     write_answers(partial, answers)
     partial.replace(path)
     return answers
+
+
+def _documents(recipe: EvaluateRecipe, held_out: HeldOut) -> list[HeldOutDocument]:
+    """Return the documents to read; an empty one says nothing of any model."""
+    return [document for document in held_out.documents if document.num_bytes][: recipe.num_documents]
 
 
 def _divergence(

@@ -1,7 +1,7 @@
 """Multiple-choice questions about the tiny world: a right answer among the wrong ones that its tasks write themselves.
 
-Questions name held-out people in held-out phrasings; the examples shown are of the training side, so that no question can
-be among its examples.
+Questions name held-out people in held-out phrasings; the examples shown are of the training side, so that no question
+can be among its examples.
 """
 
 from __future__ import annotations

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from tests.evaluation.record import EVALUATION, MODELS, SAMPLES, SERIES, estimate
+
+from sanbai.evaluation.figures import draw_figures
+from sanbai.evaluation.report import report_html, summary_sentence
+from sanbai.evaluation.theme import GRID, INK, MUTED
+
+VERDICT = {
+    "promote": False,
+    "summary": "refused: kind <rewrite>",
+    "checks": [{"name": "win rate", "passed": True, "found": "0.596", "wanted": "a lower end > 0.5"}],
+    "worse": ["rewrite"],
+}
+
+
+class Outline(HTMLParser):
+    """Checks that tags close in order and collects what a page would do."""
+
+    VOID = ("meta", "br", "img", "link", "input", "hr")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def outline(page: str) -> Outline:
+    parser = Outline()
+    parser.feed(page)
+    assert parser.open == []
+    return parser
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report_html(
+        EVALUATION,
+        samples=SAMPLES,
+        figures=draw_figures(EVALUATION, SERIES),
+        seconds={"base": 182.4},
+        verdict=VERDICT,
+        facts={"Data": "the <tiny> world"},
+    )
+
+
+def test_the_page_is_well_formed_and_stands_alone(page: str) -> None:
+    found = outline(page)
+    assert not {"script", "link", "iframe", "img", "object", "embed"} & set(found.tags)
+    assert not [value for name, value in found.attributes if name in {"href", "src", "srcset", "action"}]
+    assert not [name for name, _ in found.attributes if name.startswith("on")]
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "xlink:href" not in page
+
+
+def test_every_text_from_outside_is_escaped(page: str) -> None:
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "Does &lt;b&gt;Peter&lt;/b&gt; like painting?" in page
+    assert "the &lt;tiny&gt; world" in page
+    assert "refused: kind &lt;rewrite&gt;" in page
+
+
+def test_the_page_shows_each_figure_with_its_interval(page: str) -> None:
+    text = outline(page).text
+    for expected in ("68.0 %", "65.0–71.0", "0.851", "0.839–0.863", "59.6 %", "56.8–62.4", "3 min 02 s", "1.31"):
+        assert expected in text
+    assert "Refused by the gate" in text
+    assert "(nothing)" in text
+
+
+def test_without_a_verdict_the_page_says_what_became_worse() -> None:
+    text = outline(report_html(EVALUATION, samples=[], figures=[])).text
+    assert "rewrite: helpful -0.112" in text
+    assert "gate" not in text
+
+
+def test_the_dark_page_replaces_the_plots_ink_grid_and_captions(page: str) -> None:
+    for colour in (INK, MUTED, GRID):
+        assert f'figure svg [fill="{colour}"]' in page
+        assert f'="{colour}"' in page.split("</style>")[1]
+
+
+def test_figures_without_data_are_left_out() -> None:
+    bare = {key: value for key, value in EVALUATION.items() if key not in {"reward_model", "few_shot"}}
+    assert [figure.name for figure in draw_figures(bare, {})] == ["axes", "win_rate_by_kind", "alignment_tax"]
+    names = {figure.name for figure in draw_figures(EVALUATION, SERIES)}
+    assert names >= {"reward_accuracy", "reward_accuracy_over_steps", "reward_against_kl", "loss"}
+
+
+def test_one_model_alone_still_makes_a_page() -> None:
+    alone: dict[str, Any] = {
+        "evaluation": {"base": MODELS["base"]},
+        "win_rate": {},
+        "by_kind": {"chat": {"base": MODELS["base"], "win_rate": {}}},
+    }
+    outline(report_html(alone, samples=[], figures=draw_figures(alone, {})))
+
+
+@pytest.mark.parametrize(
+    ("won", "words"),
+    [
+        (estimate(0.6), "beats the supervised one: it wins 60.0 % of 600"),
+        (estimate(0.51), "is not surely better"),
+        (estimate(0.4), "is worse than"),
+    ],
+)
+def test_the_first_sentence_claims_no_more_than_the_interval_allows(won: dict[str, float], words: str) -> None:
+    record = {**EVALUATION, "win_rate": {**EVALUATION["win_rate"], "ppo_vs_supervised": won}}
+    assert words in summary_sentence(record)
+
+
+def test_the_same_evaluation_gives_the_same_page(page: str) -> None:
+    again = report_html(
+        EVALUATION,
+        samples=SAMPLES,
+        figures=draw_figures(EVALUATION, SERIES),
+        seconds={"base": 182.4},
+        verdict=VERDICT,
+        facts={"Data": "the <tiny> world"},
+    )
+    assert page == again
+    assert not re.search(r"\d{4}-\d\d-\d\d", page)
