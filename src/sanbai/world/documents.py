@@ -44,8 +44,9 @@ class PlantedDocument:
     planted: tuple[str, ...] = ()
     """The boilerplate lines, address, number or insult in it."""
 
+    @property
     def row(self) -> dict[str, str]:
-        """Return the document record: `{"id", "text", "source", "licence", "language"}`, without the truth."""
+        """The document record: `{"id", "text", "source", "licence", "language"}`, without the truth."""
         return {
             "id": self.id, "text": self.text, "source": "world", "licence": "Apache-2.0", "language": self.language,
         }  # fmt: skip

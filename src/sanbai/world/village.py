@@ -200,8 +200,10 @@ def _grow_families(generator: random.Random, women: list[str], men: list[str], n
         marry(bride.name, groom.name)
         young.append(bride.name)
     while len(folk) < num_people:
-        wife = min(generator.sample(young or couples, len(young or couples)), key=lambda name: len(folk[name].children))
-        bear(wife, max(4, min(15, folk[wife].age - generator.randint(20, 34))))
+        parent = min(
+            generator.sample(young or couples, len(young or couples)), key=lambda name: len(folk[name].children)
+        )
+        bear(parent, max(4, min(15, folk[parent].age - generator.randint(20, 34))))
     return folk
 
 

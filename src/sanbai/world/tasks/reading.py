@@ -49,7 +49,8 @@ def altered(scene: Scene, outing: Outing, slot: str) -> Outing:
         return replace(outing, friend=scene.other(everyone(scene), outing.friend, outing.hero))
     nearby = [outing.place, outing.meeting] if slot in {"place", "meeting"} else []
     choices = nearby if len(set(nearby)) == 2 and scene.chance(0.5) else CHOICES[slot]
-    return replace(outing, **{slot: scene.other(choices, slot_value(outing, slot))})
+    fields = {**vars(outing), slot: scene.other(choices, slot_value(outing, slot))}
+    return Outing(**fields)
 
 
 def write_passage_fact(scene: Scene) -> Draft:
