@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
+
+from sanbai.cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -58,3 +61,24 @@ def test_every_page_of_a_folder_is_reached_from_an_index(folder: str) -> None:
     indices = [path for path in (ROOT / "docs" / folder / "index.md", ROOT / "docs/index.md") if path.exists()]
     linked = {Path(target).name for path in indices for target in LINK.findall(path.read_text(encoding="utf-8"))}
     assert pages - linked == set()
+
+
+CODE = re.compile(r"`([^`\n]+)`|^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^\s*(?:\$ )?sanbai((?: [a-z][a-z-]*)+)(?=[\s`]|$)", re.MULTILINE)
+
+
+def commands(path: Path) -> set[tuple[str, ...]]:
+    """The commands of `sanbai` that a page shows as code, without their arguments."""
+    shown = "\n".join(inline or block for inline, block in CODE.findall(path.read_text(encoding="utf-8")))
+    return {tuple(found.split()) for found in COMMAND.findall(shown)}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_on_a_page_exists(path: Path) -> None:
+    for words in sorted(commands(path)):
+        command: click.Command | None = cli
+        for place, word in enumerate(words):
+            if not isinstance(command, click.Group):
+                break  # what follows is an argument
+            command = command.get_command(click.Context(command), word)
+            assert command is not None, f"sanbai {' '.join(words[: place + 1])}"

@@ -21,7 +21,7 @@ LOCK_FILES = re.compile(
 )
 REGISTRY = re.compile(
     r"https?://[^\s\"'<>)]*(pypi\.org|pythonhosted\.org|npmjs\.(com|org)|anaconda\.org|crates\.io|rubygems\.org)"
-    r"|--(extra-)?index-url|--find-links"
+    r"|--(extra-)?(index-url|find-links)"
 )
 MACHINE_PATH = re.compile(r"(?<![\w.~*-])/(home|Users|root|work|opt|mnt|scratch)/\w|[A-Z]:\\\\?Users")
 
