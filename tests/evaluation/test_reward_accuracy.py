@@ -12,19 +12,24 @@ from sanbai.evaluation.reward_accuracy import (
     expected_calibration_error,
     labeler_agreement,
     reward_accuracy,
+    reward_model_entry,
     strict_pairs,
 )
+from sanbai.evaluation.statistics import wilson
 from sanbai.foundation.errors import DataError
 from sanbai.text.chat_markup import Message
 
 
 @dataclass
 class Ranked:
-    id: str
+    question: str
     responses: list[str]
     buckets: list[list[int]]
     kind: str = "chat"
-    messages: tuple[Message, ...] = ({"role": "user", "content": "Who?"},)
+
+    @property
+    def messages(self) -> list[Message]:
+        return [{"role": "user", "content": self.question}]
 
 
 def by_length(answers: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
@@ -98,3 +103,11 @@ def test_agreement_equals_a_loop_over_pairs_of_labelers() -> None:
 def test_rankings_without_a_strict_pair_are_an_error_in_words() -> None:
     with pytest.raises(DataError, match="collect more rankings"):
         reward_accuracy(strict_pairs([Ranked("p", ["a", "a"], [[0], [1]])]), by_length, seed=0)
+
+
+def test_the_entry_of_the_record_takes_exact_numbers_and_estimates() -> None:
+    accuracy = reward_accuracy(strict_pairs([Ranked("p", ["aa", "b"], [[0], [1]])]), by_length, seed=0)
+    entry = reward_model_entry(accuracy, labeler_agreement=wilson(8, 10), best_possible=0.77)
+    assert entry["best_possible"] == 0.77
+    assert entry["labeler_agreement"]["n"] == 10
+    assert entry["accuracy"]["mean"] == 1.0

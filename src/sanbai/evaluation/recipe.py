@@ -29,5 +29,5 @@ class EvaluateRecipe(RecipeSection):
     """Prompts answered at a time."""
     bootstrap_draws: int = Field(default=4_000, ge=200, le=100_000)
     """Resamples behind each interval; 4,000 leave an end uncertain by about 1/30 of the interval's width."""
-    sample_tasks: tuple[str, ...] = ("riddle", "refuse", "passage_fact")
+    sample_tasks: tuple[str, ...] = ("riddle", "harmful_question", "passage_fact")
     """Tasks whose first prompts the report shows; where one is absent the next task that was asked takes its place."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sanbai.evaluation.statistics import DRAWS, Estimate, bootstrap_mean
 from sanbai.foundation.errors import DataError
+from sanbai.foundation.files import canonical_json
 from sanbai.text.chat_markup import Message
 
 CALIBRATION_BINS = 10
@@ -23,10 +24,6 @@ CALIBRATION_BINS = 10
 
 class LabeledRanking(Protocol):
     """One labeler's ordering of the answers to one prompt."""
-
-    @property
-    def id(self) -> str:
-        """Names the prompt with its answers; several labelers may have ranked the same."""
 
     @property
     def messages(self) -> Sequence[Message]:
@@ -50,7 +47,7 @@ class StrictPair:
     """One labeler's word that one answer is better than another.
 
     Attributes:
-        prompt: names the prompt; the unit of the intervals.
+        prompt: the messages as canonical JSON, equal for equal prompts; the unit of the intervals.
         kind: the prompt's kind.
         messages: the prompt itself.
         chosen: the better answer.
@@ -68,7 +65,7 @@ def strict_pairs(rankings: Sequence[LabeledRanking]) -> list[StrictPair]:
     """Take rankings apart into pairs in which one answer stands above the other and the two texts differ."""
     return [
         StrictPair(
-            prompt=ranking.id,
+            prompt=canonical_json([dict(message) for message in ranking.messages]),
             kind=ranking.kind,
             messages=ranking.messages,
             chosen=ranking.responses[better],
@@ -113,17 +110,20 @@ class RewardAccuracy:
 
 
 def reward_model_entry(
-    accuracy: RewardAccuracy, *, labeler_agreement: Estimate, best_possible: Estimate | float
+    accuracy: RewardAccuracy, *, labeler_agreement: Estimate | float, best_possible: Estimate | float
 ) -> dict[str, Any]:
     """Return `reward_model` of `evaluation.json`.
 
     Args:
         accuracy: measured on held-out prompts and labelers.
-        labeler_agreement: of the same labelers among themselves.
-        best_possible: what no model can beat; a plain number where the noise is known exactly.
+        labeler_agreement: of the same labelers among themselves; a plain number where it is known exactly.
+        best_possible: what no model can beat; a plain number likewise.
     """
-    best = best_possible.to_json() if isinstance(best_possible, Estimate) else best_possible
-    return {**accuracy.to_json(), "labeler_agreement": labeler_agreement.to_json(), "best_possible": best}
+    bounds = {"labeler_agreement": labeler_agreement, "best_possible": best_possible}
+    return {
+        **accuracy.to_json(),
+        **{name: bound.to_json() if isinstance(bound, Estimate) else bound for name, bound in bounds.items()},
+    }
 
 
 Scorer = Callable[[Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
@@ -185,7 +185,7 @@ def expected_calibration_error(margins: NDArray[np.float64], *, num_bins: int = 
 
 
 def labeler_agreement(rankings: Sequence[LabeledRanking], *, seed: int, draws: int = DRAWS) -> Estimate:
-    """How often two labelers who both order a pair order it alike, over all pairs of labelers of the same ranking task.
+    """How often two labelers who both order a pair of answers order it alike, over all pairs of such labelers.
 
     Raises:
         DataError: no two labelers ordered the same pair.

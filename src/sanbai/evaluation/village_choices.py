@@ -1,7 +1,7 @@
 """Multiple-choice questions about the tiny world: a right answer among the wrong ones that its tasks write themselves.
 
 Questions name held-out people in held-out phrasings; the examples shown are of the training side, so that no question
-can be among its examples.
+can be among its examples. Questions and answers are written as exercises in the village's documents are.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _item(draft: Draft, generator: random.Random) -> ChoiceItem | None:
     name = hashlib.sha256(draft.question.encode()).hexdigest()[:16]
     return ChoiceItem(
         id=name,
-        question=draft.question,
-        choices=[f"\n{choice}" for choice in choices],
+        question=f"Question: {draft.question}\nAnswer:",
+        choices=[f" {choice}" for choice in choices],
         answer=choices.index(right),
     )
