@@ -125,6 +125,33 @@ def draw_uniforms(seeds: Sequence[int], count: int) -> Tensor:
 
 
 @torch.inference_mode()
+def prefill(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int
+) -> tuple[Tensor, KeyValueCache, Tensor]:
+    """Read each different prompt once; return for each row the next token's logits and position, and the cache."""
+    distinct: dict[tuple[int, ...], int] = {}
+    row_of = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
+    batch = pad_left(list(distinct))
+    reference = model.head_weight
+    tokens_BT, segments_BT = batch.tokens_BT.to(reference.device), batch.segments_BT.to(reference.device)
+    cache = KeyValueCache(
+        model.config,
+        num_rows=len(distinct),
+        capacity=tokens_BT.shape[1] + new_tokens,
+        dtype=reference.dtype,
+        device=reference.device,
+    )
+    hidden_BTD = model.trunk(tokens_BT, segments_BT=segments_BT, cache=cache)
+    logits_BV = model.logits(hidden_BTD[:, -1])
+    position_B = segments_BT.sum(dim=1)
+    if len(distinct) < len(prompts):
+        rows = torch.tensor(row_of, device=reference.device)
+        logits_BV, position_B = logits_BV[rows], position_B[rows]
+        cache.select(rows)
+    return logits_BV, cache, position_B
+
+
+@torch.inference_mode()
 def _generate_batch(
     model: LanguageModel,
     prompts: Sequence[Sequence[int]],
@@ -147,7 +174,7 @@ def _generate_batch(
     sampled_logprob_NM = torch.zeros_like(logprob_NM)
     length_N = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
-    logits_BV, cache, position_B = _prefill(model, prompts, steps)
+    logits_BV, cache, position_B = prefill(model, prompts, steps)
     running_B = torch.arange(num_rows, device=device)
     alive_B = torch.ones(num_rows, dtype=torch.bool, device=device)
     for step in range(steps):
@@ -176,29 +203,3 @@ def _generate_batch(
         Completion(tokens[:length], logprobs[:length], sampled[:length], "stop" if stopped else "length")
         for tokens, logprobs, sampled, length, stopped in zip(*columns, strict=True)
     ]
-
-
-def _prefill(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int
-) -> tuple[Tensor, KeyValueCache, Tensor]:
-    """Read each different prompt once; return for each row the next token's logits and position, and the cache."""
-    distinct: dict[tuple[int, ...], int] = {}
-    row_of = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
-    batch = pad_left(list(distinct))
-    reference = model.head_weight
-    tokens_BT, segments_BT = batch.tokens_BT.to(reference.device), batch.segments_BT.to(reference.device)
-    cache = KeyValueCache(
-        model.config,
-        num_rows=len(distinct),
-        capacity=tokens_BT.shape[1] + new_tokens,
-        dtype=reference.dtype,
-        device=reference.device,
-    )
-    hidden_BTD = model.trunk(tokens_BT, segments_BT=segments_BT, cache=cache)
-    logits_BV = model.logits(hidden_BTD[:, -1])
-    position_B = segments_BT.sum(dim=1)
-    if len(distinct) < len(prompts):
-        rows = torch.tensor(row_of, device=reference.device)
-        logits_BV, position_B = logits_BV[rows], position_B[rows]
-        cache.select(rows)
-    return logits_BV, cache, position_B
