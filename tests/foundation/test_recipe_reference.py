@@ -66,7 +66,7 @@ def test_an_inner_section_has_its_own_heading_and_the_defaults_it_has_there() ->
     page = reference_page(Whole)
     assert "## `[train]`\n\nThe training.\n\nSection `[train]`." in page
     assert "| `num_steps` | integer | `7` |" in page
-    assert "## `[train.adam]`\n\nSection `[train.adam]`.\n\nThe optimizer." in page
+    assert "## `[train.adam]`\n\nThe optimizer." in page
     assert "| `weight_decay` | number | `0.1` | [0, 1) | Pull towards zero. |" in page
 
 

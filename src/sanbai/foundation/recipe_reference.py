@@ -42,10 +42,13 @@ _Shape = Literal["one", "list", "table"]
 def _section(
     kind: type[RecipeSection], values: object, path: tuple[str, ...], shape: _Shape, purpose: str
 ) -> Iterator[str]:
-    """Yield heading, purpose, description and table of a section, then those of the sections inside it."""
+    """Yield heading, purpose (unless it only says the heading again), description and table of a section, then those of the sections inside it."""
+    name_in_toml = f"[[{'.'.join(path)}]]" if shape == "list" else f"[{'.'.join(path)}]"
     if path:
-        yield f"## `[[{'.'.join(path)}]]`" if shape == "list" else f"## `[{'.'.join(path)}]`"
-    yield from filter(None, (inspect.cleandoc(purpose), inspect.cleandoc(kind.__doc__ or "")))
+        yield f"## `{name_in_toml}`"
+    if purpose and purpose != f"Section `{name_in_toml}`.":
+        yield inspect.cleandoc(purpose)
+    yield inspect.cleandoc(kind.__doc__ or "")
 
     schema = kind.model_json_schema()
     rows: list[str] = []
