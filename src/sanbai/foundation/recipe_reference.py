@@ -42,7 +42,7 @@ _Shape = Literal["one", "list", "table"]
 def _section(
     kind: type[RecipeSection], values: object, path: tuple[str, ...], shape: _Shape, purpose: str
 ) -> Iterator[str]:
-    """Yield heading, purpose (unless it only says the heading again), description and table of a section, then those of the sections inside it."""
+    """Yield heading, purpose (if it says more than the heading), description, table, and the sections inside."""
     name_in_toml = f"[[{'.'.join(path)}]]" if shape == "list" else f"[{'.'.join(path)}]"
     if path:
         yield f"## `{name_in_toml}`"
