@@ -24,8 +24,6 @@ export class Conversation {
     this.tree = new MessageTree();
     /** @type {Map<string, () => void>} message id to the way of stopping to listen */
     this.live = new Map();
-    /** @type {string|null} text that could not be sent */
-    this.unsent = null;
   }
 
   /**
@@ -60,7 +58,10 @@ export class Conversation {
    * @param {{drafts: number, beside?: Message}} options
    */
   async say(content, { drafts, beside }) {
-    const parent = beside ? beside.parent_id : (this.tree.leaf()?.id ?? null);
+    const leaf = this.tree.leaf();
+    // What could not be sent is no place to go on from.
+    const before = beside ?? (leaf?.state === "unsent" ? leaf : null);
+    const parent = before ? before.parent_id : (leaf?.id ?? null);
     /** @type {Message} */
     const waiting = { id: `waiting-${idempotencyKey()}`, parent_id: parent, role: "user", content, html: "", state: "sending" };
     this.tree.add(waiting);

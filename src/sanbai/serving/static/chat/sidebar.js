@@ -49,8 +49,10 @@ export class Sidebar {
   /** Load the newest conversations again. */
   async refresh() {
     const { conversations, more } = await get(`/api/conversations?limit=${PAGE_SIZE}`);
-    this.entries = conversations;
-    this.hasMore = Boolean(more);
+    const fresh = new Set(conversations.map((/** @type {Entry} */ { id }) => id));
+    const older = this.entries.slice(PAGE_SIZE).filter(({ id }) => !fresh.has(id));
+    this.entries = [...conversations, ...older];
+    if (!older.length) this.hasMore = Boolean(more);
     this.draw();
   }
 

@@ -19,7 +19,7 @@ await loadSession();
 const desk = byId("desk");
 const bar = byId("desk-bar");
 const progress = h("div", { class: "progress", "data-testid": "progress" });
-const help = h("button", { class: "icon-button", type: "button", "aria-label": "Keys (?)", onclick: showHelp, "data-testid": "help" }, icon("help"));
+const help = h("button", { class: "icon-button help", type: "button", "aria-label": "Keys (?)", onclick: showHelp, "data-testid": "help" }, icon("help"));
 const hint = h("p", { class: "hint", role: "status", "data-testid": "hint" });
 const undo = h("button", { class: "button quiet", type: "button", onclick: takeBack, "data-testid": "undo" }, icon("undo"), "Undo");
 const notRankable = h("input", { type: "checkbox", "data-testid": "not-rankable" });
