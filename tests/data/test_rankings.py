@@ -19,7 +19,7 @@ ROW: dict[str, Any] = {
     "buckets": [[3], [0], [2, 1]],
     "labeler": "l7",
     "ratings": [{"likert": 6, "flags": []}, {"likert": 1, "flags": ["false"]}, {"likert": 2}, {"likert": 7}],
-    "kind": "closed_question",
+    "kind": "closed question",
     "round": 1,
 }
 

@@ -73,8 +73,11 @@ def _num_digits(text: str) -> int:
 
 
 def _is_telephone(number: str, *, hyphens: bool) -> bool:
-    """Whether the digits are neither too few, too many, nor a range of years."""
+    """Whether the digits are neither too few nor too many, and no range or difference of two numbers.
+
+    Two groups joined by a hyphen are a number if they look like 555-0123 or begin with 0.
+    """
     if not 6 <= _num_digits(number) <= 15:
         return False
-    years = number.split("-")
-    return not (hyphens and len(years) == 2 and all(len(year) == 4 and "1000" <= year <= "2199" for year in years))
+    groups = number.split("-")
+    return not hyphens or len(groups) > 2 or number.startswith("0") or [len(group) for group in groups] == [3, 4]

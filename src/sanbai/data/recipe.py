@@ -62,8 +62,12 @@ class DataRecipe(RecipeSection):
     duplicate_ngram_shares: tuple[Share, Share, Share, Share, Share, Share] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10)
     """Largest share of letters in runs of 5, 6, ..., 10 words that repeat an earlier run."""
 
-    gibberish_ratio: float = Field(default=1.5, ge=1.01, le=100.0)
-    """Dropped when its characters surprise this many times as much, in bits, as the median document's of its script."""
+    gibberish_ratio: float = Field(default=1.5, ge=1.0, le=100.0)
+    """Dropped when its characters surprise this many times as much as the median document's of its script ..."""
+    gibberish_bits: float = Field(default=5.0, ge=0.0, le=30.0)
+    """... and by more bits a character than this (random letters: 6; English: 3 to 5; a narrow corpus: 2) ..."""
+    gibberish_bits_spaceless: float = Field(default=12.0, ge=0.0, le=30.0)
+    """... or than this in a script without spaces (random Chinese characters: 15 to 18; classical verse: 6 to 12)."""
     gibberish_min_documents: int = Field(default=200, ge=10, le=1_000_000)
     """With fewer documents of a script there is nothing to compare with, and the rule rests."""
 

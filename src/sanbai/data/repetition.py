@@ -71,8 +71,8 @@ def _repeated_runs(words: WordTable, length: int) -> tuple[Indices, Indices]:
     hash_N, start_N = words.runs(length)
     key_N = mix(hash_N + words.document_W[start_N].astype(np.uint64))
     order = np.argsort(key_N)
-    same_as_last = np.concatenate([[False], np.diff(key_N[order]) == 0])
-    repeated = same_as_last | np.concatenate([same_as_last[1:], [False]])[: len(order)]
+    same_as_last = np.diff(key_N[order], prepend=~key_N[order][:1]) == 0
+    repeated = same_as_last | np.append(same_as_last[1:], False)[: len(order)]
     kind_R = np.cumsum(~same_as_last)[repeated]
     start_R = start_N[order[repeated]]
     in_order = np.lexsort((start_R, kind_R))

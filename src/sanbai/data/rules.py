@@ -134,7 +134,8 @@ def judge_gibberish(
             )
             continue
         bits = surprises([candidates[index].document.text for index in members])
-        limit = float(np.median(bits)) * recipe.gibberish_ratio
+        floor = recipe.gibberish_bits_spaceless if spaceless else recipe.gibberish_bits
+        limit = max(floor, float(np.median(bits)) * recipe.gibberish_ratio)
         for index, value in zip(members, bits.tolist(), strict=True):
             if value > limit:
                 verdicts[index] = Verdict("gibberish", f"{value:.2f} bits a character, wanted at most {limit:.2f}")
