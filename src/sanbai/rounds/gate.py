@@ -7,7 +7,7 @@ when the language model underneath was damaged. Every kind and axis that is sure
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class Verdict:
     Attributes:
         promote: whether the policy may serve.
         checks: every condition, in order.
-        worse: axes and kinds that are worse beyond their interval, failed or not.
+        worse: axes and kinds that are worse beyond their interval, failed or not, and every setback.
     """
 
     promote: bool
@@ -74,6 +74,7 @@ def decide(
     kinds: Mapping[str, Estimate],
     bits_per_byte: float,
     reference_bits_per_byte: float,
+    setbacks: Sequence[str] = (),
 ) -> Verdict:
     """Judge a new policy against the one that serves.
 
@@ -84,6 +85,7 @@ def decide(
         kinds: kind of prompt -> paired difference of gold utility, new minus serving.
         bits_per_byte: of the new policy on held-out text.
         reference_bits_per_byte: of round one's supervised model on the same text.
+        setbacks: what fell by more than ten points on some kind, in words, whatever its interval; named too.
     """
     rise = bits_per_byte / reference_bits_per_byte - 1
     checks = [
@@ -103,7 +105,7 @@ def decide(
         ),
     ]
     worse = [f"{name} {difference.mean:+.3f}" for name, difference in {**axes, **kinds}.items() if difference.high < 0]
-    return Verdict(all(check.passed for check in checks), tuple(checks), tuple(worse))
+    return Verdict(all(check.passed for check in checks), tuple(checks), (*worse, *setbacks))
 
 
 def _not_worse(name: str, difference: Estimate, allowed_drop: float) -> Check:

@@ -1,0 +1,186 @@
+"""What the stages are fed: the tiny world writes it, or people's own files hold it; the stages do not know which."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol
+
+from sanbai.data.conversations import Conversation, read_conversations
+from sanbai.data.documents import Document, read_documents
+from sanbai.data.preferences import read_preferences
+from sanbai.data.prompts import Prompt
+from sanbai.data.rankings import Ranking
+from sanbai.data.sources import find_files
+from sanbai.foundation.files import sha256_file
+from sanbai.foundation.seeds import derive_seed, python_random
+from sanbai.rounds.recipe import Recipe
+from sanbai.world.demonstrations import demonstrate
+from sanbai.world.documents import documents as world_documents
+from sanbai.world.labelers import SimulatedLabeler, best_possible_accuracy, comparisons_of
+from sanbai.world.labelers import labelers as make_labelers
+from sanbai.world.prompts import Prompt as WorldPrompt
+from sanbai.world.prompts import prompts as world_prompts
+from sanbai.world.village import Village, make_village
+
+#: What prompts are for: answers to rank, answers to rank for measuring, practice, the final evaluation.
+Purpose = Literal["label", "label-heldout", "practise", "watch", "evaluate"]
+
+
+class Material(Protocol):
+    """A source of documents, demonstrations and prompts."""
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return what determines the content beyond the recipe: name -> hash."""
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents to read."""
+
+    def demonstrations(self) -> list[Conversation]:
+        """Return the conversations to imitate."""
+
+    def prompts(self, purpose: Purpose, num: int, *, round: int = 1) -> list[Prompt]:  # noqa: A002 - the word
+        """Return up to `num` prompts for a purpose; those of one round differ from those of another."""
+
+
+@dataclass(frozen=True)
+class WorldMaterial:
+    """The tiny world's."""
+
+    recipe: Recipe
+
+    @cached_property
+    def village(self) -> Village:
+        """The village of the recipe's seed."""
+        return make_village(self.recipe.seed, self.recipe.world)
+
+    def fingerprint(self) -> dict[str, str]:
+        """Nothing: recipe, seed and source code say it all."""
+        return {}
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the world's documents, the truth about their dirt left aside."""
+        for planted in world_documents(self.village, self.recipe.seed, recipe=self.recipe.world):
+            yield Document(**planted.row)
+
+    def demonstrations(self) -> list[Conversation]:
+        """Return demonstrations with the faults of real ones."""
+        generator = python_random(self.recipe.seed, "demonstrations")
+        seed = derive_seed(self.recipe.seed, "prompts", "supervise")
+        asked = world_prompts(
+            self.village, seed, split="train", num=self.recipe.num_demonstrations, recipe=self.recipe.world
+        )
+        return [
+            Conversation(
+                id=prompt.id,
+                messages=(
+                    *prompt.messages,
+                    {"role": "assistant", "content": demonstrate(prompt, generator, self.recipe.world)},
+                ),
+                source="world",
+            )
+            for prompt in asked
+        ]
+
+    def judged_prompts(self, purpose: Purpose, num: int, *, round: int = 1) -> list[WorldPrompt]:  # noqa: A002
+        """Return prompts together with the truth that the oracle judges by."""
+        split: Literal["train", "valid", "heldout"] = "train"
+        if purpose == "evaluate":
+            split = "heldout"
+        elif purpose in {"label-heldout", "watch"}:
+            split = "valid"
+        seed = derive_seed(self.recipe.seed, "prompts", purpose, round)
+        return list(world_prompts(self.village, seed, split=split, num=num, recipe=self.recipe.world))
+
+    def prompts(self, purpose: Purpose, num: int, *, round: int = 1) -> list[Prompt]:  # noqa: A002
+        """Return the prompts alone."""
+        return [
+            Prompt(prompt.id, tuple(prompt.messages), prompt.kind)
+            for prompt in self.judged_prompts(purpose, num, round=round)
+        ]
+
+    @cached_property
+    def labelers(self) -> tuple[SimulatedLabeler, ...]:
+        """The simulated labelers of the recipe's seed."""
+        return make_labelers(self.recipe.seed, self.recipe.label.num_labelers, self.recipe.world)
+
+    def best_possible_accuracy(self, rankings: Sequence[Ranking]) -> float:
+        """Return the accuracy that no judge can beat on held-out labelers' strict preferences over these answers.
+
+        Rankings whose prompt the world did not ask are left aside: nobody knows their labelers' noise.
+        """
+        population = [labeler for labeler in self.labelers if labeler.name in {one.labeler for one in rankings}]
+        known = self._known_prompts({ranking.round for ranking in rankings})
+        tasks = {(_prompt_id(ranking.messages), ranking.responses) for ranking in rankings}
+        comparisons = [
+            pair
+            for identity, responses in sorted(tasks)
+            if identity in known
+            for pair in comparisons_of(known[identity], responses)
+        ]
+        return best_possible_accuracy(population, comparisons)
+
+    def _known_prompts(self, rounds: Collection[int]) -> dict[str, WorldPrompt]:
+        """Return the held-out prompts of some rounds by the hash of their messages."""
+        num = self.recipe.label.num_heldout_prompts
+        asked = [self.judged_prompts("label-heldout", num, round=number) for number in sorted(rounds)]
+        return {_prompt_id(prompt.messages): prompt for prompts in asked for prompt in prompts}
+
+
+@dataclass(frozen=True)
+class FilesMaterial:
+    """People's own: paths of the recipe, relative to one data folder."""
+
+    recipe: Recipe
+    folder: Path
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return the hash of every file that the recipe names."""
+        files = self.recipe.files
+        patterns = [source.path for source in files.documents]
+        patterns += [source.path for source in files.demonstrations]
+        patterns += [source.path for source in files.preferences]
+        paths = {path for pattern in patterns for path in find_files(self.folder, pattern)}
+        return {str(path.relative_to(self.folder)): sha256_file(path) for path in sorted(paths)}
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents of the files."""
+        return read_documents(self.folder, self.recipe.files.documents)
+
+    def demonstrations(self) -> list[Conversation]:
+        """Return the demonstrations of the files."""
+        return list(read_conversations(self.folder, self.recipe.files.demonstrations))
+
+    def preferences(self, *, heldout: bool) -> list[Ranking]:
+        """Return the compared answers whose prompt falls on one side of the split, which is by prompt."""
+        rankings = read_preferences(self.folder, self.recipe.files.preferences)
+        return [ranking for ranking in rankings if self._is_heldout(ranking.messages) is heldout]
+
+    def prompts(self, purpose: Purpose, num: int, *, round: int = 1) -> list[Prompt]:  # noqa: A002
+        """Return different prompts of the preferences, in an order of their own for each purpose and round."""
+        heldout = purpose in {"label-heldout", "watch", "evaluate"}
+        found = {
+            _prompt_id(ranking.messages): Prompt(
+                _prompt_id(ranking.messages), ranking.messages, ranking.kind or "other"
+            )
+            for ranking in self.preferences(heldout=heldout)
+        }
+        order = sorted(found)
+        python_random(self.recipe.seed, "prompts", purpose, round).shuffle(order)
+        return [found[identity] for identity in order[:num]]
+
+    def _is_heldout(self, messages: Sequence[dict[str, str]]) -> bool:
+        return int(_prompt_id(messages)[:8], 16) / 16**8 < self.recipe.files.heldout_share
+
+
+def _prompt_id(messages: Sequence[dict[str, str]]) -> str:
+    text = "\0".join(f"{message['role']}\0{message['content']}" for message in messages)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def open_material(recipe: Recipe, data: Path) -> WorldMaterial | FilesMaterial:
+    """Return the recipe's material; `data` is the folder of people's own files."""
+    return WorldMaterial(recipe) if recipe.material == "world" else FilesMaterial(recipe, data)

@@ -1,0 +1,64 @@
+"""Who is asked: simulated labelers in three groups that never mix, and which tasks each of them is given.
+
+The reward model is trained on one group, the second judge on another, and the third only measures. People belong to
+the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sanbai.data.rankings import Ranking
+from sanbai.foundation.seeds import python_random
+from sanbai.rounds.tasks import LabelRecipe, Task
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Names of the simulated labelers by group."""
+
+    training: tuple[str, ...]
+    judge: tuple[str, ...]
+    heldout: tuple[str, ...]
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """All names."""
+        return (*self.training, *self.judge, *self.heldout)
+
+    def assign(self, task: Task, recipe: LabelRecipe, *, seed: int) -> tuple[str, ...]:
+        """Return who ranks a task: one of the first and one of the second group, or several of the third."""
+        generator = python_random(seed, "assign", task.id)
+        if task.heldout:
+            return tuple(sorted(generator.sample(self.heldout, recipe.rankings_per_heldout_prompt)))
+        return (generator.choice(self.training), generator.choice(self.judge))
+
+
+def split_panel(names: Sequence[str], recipe: LabelRecipe) -> Panel:
+    """Divide labelers into the recipe's groups, by their order."""
+    first_heldout = len(names) - recipe.num_heldout_labelers
+    first_judge = first_heldout - recipe.num_judge_labelers
+    return Panel(tuple(names[:first_judge]), tuple(names[first_judge:first_heldout]), tuple(names[first_heldout:]))
+
+
+@dataclass(frozen=True)
+class RankingsByUse:
+    """Rankings by what they may be used for."""
+
+    training: list[Ranking]
+    judge: list[Ranking]
+    heldout: list[Ranking]
+
+
+def split_rankings(rankings: Iterable[Ranking], panel: Panel) -> RankingsByUse:
+    """Sort rankings by their labeler's group; whoever is not on the panel is a person and trains."""
+    split = RankingsByUse([], [], [])
+    for ranking in rankings:
+        if ranking.labeler in panel.judge:
+            split.judge.append(ranking)
+        elif ranking.labeler in panel.heldout:
+            split.heldout.append(ranking)
+        else:
+            split.training.append(ranking)
+    return split

@@ -1,0 +1,391 @@
+"""The stages of a round, each from its parents to its artifact; asking again for one that exists costs nothing.
+
+Nothing here trains or measures: each method opens artifacts, hands them to the floor below and names what comes out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sanbai.data.conversations import Conversation
+from sanbai.data.corpus import NUM_CORPUS_STEPS, build_corpus
+from sanbai.data.rankings import Ranking
+from sanbai.data.records import write_records
+from sanbai.data.shards import ShardReader, build_shards
+from sanbai.data.vocabulary import NUM_TOKENIZER_STEPS, build_tokenizer, load_tokenizer
+from sanbai.evaluation.answers import Contestant, chat_contestant, transcript_contestant
+from sanbai.evaluation.language import HeldOutDocument, bits_per_byte
+from sanbai.evaluation.models import STEPS_A_MODEL, Context, HeldOut, evaluate_models
+from sanbai.evaluation.reward_accuracy import labeler_agreement, reward_accuracy, reward_model_entry, strict_pairs
+from sanbai.evaluation.village_choices import village_choice_tasks
+from sanbai.foundation.artifacts import Artifact
+from sanbai.foundation.errors import UsageError
+from sanbai.foundation.files import canonical_json, read_jsonl
+from sanbai.foundation.recipe import RecipeSection
+from sanbai.foundation.run import read_metrics
+from sanbai.foundation.stage import Build, Job, Stage, run_stage
+from sanbai.model.heads import LanguageModel
+from sanbai.model.hugging_face import load_language_model
+from sanbai.rounds.material import Material, Purpose, WorldMaterial
+from sanbai.rounds.recipe import Recipe
+from sanbai.rounds.tasks import num_task_steps, sample_tasks
+from sanbai.text.chat_template import encode_prompt
+from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.ppo import train_ppo
+from sanbai.training.pretrain import pretrain
+from sanbai.training.reward import num_reward_steps, train_reward
+from sanbai.training.reward_model import load_reward_model
+from sanbai.training.supervise import encode_demonstrations, num_supervise_steps, supervise
+from sanbai.world.oracle import judge as judge_answer
+
+#: Held-out documents that a stage in training is measured on; the final evaluation reads more.
+NUM_WATCHED_DOCUMENTS = 64
+#: Demonstrations whose mean reward is set to 0.
+NUM_CALIBRATION_DEMONSTRATIONS = 1000
+#: Different prompts that a policy practises on, again and again; InstructGPT's had 31,144.
+NUM_PRACTICE_PROMPTS = 31_144
+#: Held-out prompts that the second judge watches.
+NUM_WATCHED_PROMPTS = 256
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One recipe at work in one workspace."""
+
+    job: Job
+    recipe: Recipe
+    material: Material
+
+    def corpus(self) -> Artifact:
+        """Collect, clean and split the documents."""
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return build_corpus(stage, self.material.documents(), self.recipe.data)
+
+        return self._run("corpus", "corpus", "world", self._source_sections("data"), {}, NUM_CORPUS_STEPS, build)
+
+    def tokenizer(self, corpus: Artifact) -> Artifact:
+        """Learn the vocabulary."""
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return build_tokenizer(stage, corpus, self.recipe.tokenizer)
+
+        sections = {"tokenizer": self.recipe.tokenizer}
+        return self._run("tokenizer", "tokenizer", "data", sections, {"corpus": corpus}, NUM_TOKENIZER_STEPS, build)
+
+    def shards(self, corpus: Artifact, tokenizer: Artifact) -> Artifact:
+        """Encode the corpus."""
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return build_shards(stage, corpus, tokenizer)
+
+        parents = {"corpus": corpus, "tokenizer": tokenizer}
+        num_documents = corpus.metrics["train_documents"] + corpus.metrics["validation_documents"]
+        return self._run("shards", "shards", "data", {}, parents, num_documents, build)
+
+    def base(self, tokenizer: Artifact, shards: Artifact) -> Artifact:
+        """Pretrain the base model."""
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return pretrain(
+                stage,
+                self.recipe.pretrain,
+                self.recipe.compute,
+                config=self.recipe.model,
+                tokenizer=load_tokenizer(tokenizer),
+                items=ShardReader(shards, "train"),
+                evaluate=self.watch_language(tokenizer, shards),
+            )
+
+        sections = self._with_compute(pretrain=self.recipe.pretrain, model=self.recipe.model)
+        parents = {"tokenizer": tokenizer, "shards": shards}
+        return self._run("model", "pretrain", "training", sections, parents, self.recipe.pretrain.num_steps, build)
+
+    def demonstrations(self) -> Artifact:
+        """Collect the demonstrations."""
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return {
+                "demonstrations": write_records(
+                    stage.folder / "demonstrations.jsonl.gz", self.material.demonstrations()
+                )
+            }
+
+        return self._run("demonstrations", "demonstrations", "world", self._source_sections(), {}, 1, build)
+
+    def supervised(self, base: Artifact, shards: Artifact, demonstrations: Artifact) -> Artifact:
+        """Fine-tune the base model on the demonstrations."""
+        tokenizer = load_tokenizer(base)
+        items = encode_demonstrations(
+            tokenizer, read_demonstrations(demonstrations), row_length=self.recipe.supervise.row_length
+        )
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return supervise(
+                stage,
+                self.recipe.supervise,
+                self.recipe.compute,
+                model=load_language_model(base.path),
+                tokenizer=tokenizer,
+                items=items,
+                pretraining=ShardReader(shards, "train"),
+                evaluate=self.watch_language(base, shards),
+            )
+
+        sections = self._with_compute(supervise=self.recipe.supervise)
+        parents = {"base": base, "shards": shards, "demonstrations": demonstrations}
+        num_steps = num_supervise_steps(self.recipe.supervise, items)
+        return self._run("model", "supervise", "training", sections, parents, num_steps, build)
+
+    def tasks(self, policy: Artifact, *, round: int) -> Artifact:  # noqa: A002 - the field's own word
+        """Sample the answers that labelers of a round rank."""
+        recipe = self.recipe.label
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return sample_tasks(
+                stage,
+                recipe,
+                model=load_language_model(policy.path),
+                tokenizer=load_tokenizer(policy),
+                prompts=self.material.prompts("label", recipe.num_prompts, round=round),
+                heldout_prompts=self.material.prompts("label-heldout", recipe.num_heldout_prompts, round=round),
+            )
+
+        return self._run(
+            "tasks",
+            "sample answers",
+            "generation",
+            self._source_sections("label", "compute"),
+            {"policy": policy},
+            num_task_steps(recipe),
+            build,
+            inputs={"round": str(round)},
+        )
+
+    def reward(
+        self, name: str, supervised: Artifact, snapshot: Artifact, demonstrations: Artifact, rankings: Sequence[Ranking]
+    ) -> Artifact:
+        """Train a reward model on some rankings of a snapshot.
+
+        Args:
+            name: `reward`, or `judge` for the one that watches the first.
+            supervised: the model whose trunk it starts from.
+            snapshot: where the rankings are from.
+            demonstrations: their mean reward becomes 0.
+            rankings: the ones that this model may see.
+        """
+        recipe = self.recipe.reward
+        tokenizer = load_tokenizer(supervised)
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return train_reward(
+                stage,
+                recipe,
+                self.recipe.compute,
+                model=load_language_model(supervised.path),
+                tokenizer=tokenizer,
+                rankings=rankings,
+                demonstrations=read_demonstrations(demonstrations)[:NUM_CALIBRATION_DEMONSTRATIONS],
+            )
+
+        sections = self._with_compute(reward=recipe, label=self.recipe.label)
+        parents = {"supervised": supervised, "snapshot": snapshot, "demonstrations": demonstrations}
+        num_prompts = len({canonical_json(list(ranking.messages)) for ranking in rankings})
+        return self._run("model", name, "training", sections, parents, num_reward_steps(recipe, num_prompts), build)
+
+    def policy(
+        self,
+        start: Artifact,
+        reward: Artifact,
+        judge: Artifact,
+        shards: Artifact,
+        *,
+        round: int,  # noqa: A002 - the field's own word
+    ) -> Artifact:
+        """Practise: PPO from the serving model, which is also the reference, against the round's reward model."""
+        recipe, compute = self.recipe.ppo, self.recipe.compute
+        tokenizer = load_tokenizer(start)
+
+        def encoded(purpose: Purpose, num: int) -> list[list[int]]:
+            return [
+                encode_prompt(tokenizer, prompt.messages) for prompt in self.material.prompts(purpose, num, round=round)
+            ]
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return train_ppo(
+                stage,
+                recipe,
+                compute,
+                policy=load_language_model(start.path),
+                value=load_reward_model(reward.path, compute).model,
+                reward=load_reward_model(reward.path, compute),
+                judge=load_reward_model(judge.path, compute),
+                tokenizer=tokenizer,
+                prompts=encoded("practise", min(NUM_PRACTICE_PROMPTS, recipe.num_iterations * recipe.batch_prompts)),
+                judge_prompts=encoded("watch", NUM_WATCHED_PROMPTS),
+                pretraining=ShardReader(shards, "train"),
+            )
+
+        return self._run(
+            "model",
+            "ppo",
+            "training",
+            self._source_sections("ppo", "compute"),
+            {"start": start, "reward": reward, "judge": judge, "shards": shards},
+            recipe.num_iterations,
+            build,
+            inputs={"round": str(round)},
+        )
+
+    def report(
+        self,
+        models: Mapping[str, Artifact],
+        shards: Artifact,
+        reward: Artifact,
+        rankings: Sequence[Ranking],
+        *,
+        round: int,  # noqa: A002
+    ) -> Artifact:
+        """Evaluate models side by side on held-out prompts and text, and the reward model on held-out labelers.
+
+        Args:
+            models: name -> artifact, in the order of their making; `base` is asked by transcript, it knows no roles.
+            shards: their validation split is read.
+            reward: the round's reward model.
+            rankings: of held-out labelers.
+            round: whose prompts are asked.
+        """
+        recipe = self.recipe.evaluate
+
+        material = self.material
+        if not isinstance(material, WorldMaterial):
+            raise UsageError("only the tiny world has a program that judges; evaluate files with `sanbai evaluate`")
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            tokenizer = load_tokenizer(reward)
+            context = Context(
+                reward_model=self._judge_reward_model(material, reward, tokenizer, rankings),
+                series=self._series({**models, "reward": reward}),
+                seconds={name: float(artifact.manifest["seconds"]) for name, artifact in models.items()},
+                facts={"material": "the tiny world", "seed": str(self.recipe.seed)},
+            )
+            return evaluate_models(
+                stage,
+                recipe,
+                [self._contestant(name, artifact, tokenizer) for name, artifact in models.items()],
+                tokenizer=tokenizer,
+                held_out=HeldOut(
+                    prompts=material.judged_prompts("evaluate", recipe.num_prompts, round=round),
+                    judge=judge_answer,
+                    documents=heldout_documents(shards, recipe.num_documents),
+                    choice_tasks=village_choice_tasks(
+                        material.village, seed=self.recipe.seed, num_items=recipe.num_choices
+                    ),
+                ),
+                context=context,
+            )
+
+        return self._run(
+            "report",
+            "evaluate",
+            "evaluation",
+            self._source_sections("evaluate", "compute"),
+            {**models, "shards": shards, "reward": reward},
+            STEPS_A_MODEL * len(models) + 1,
+            build,
+            inputs={"round": str(round), "rankings": _digest(rankings)},
+        )
+
+    def watch_language(self, tokenizer: Artifact, shards: Artifact) -> Callable[[LanguageModel], dict[str, float]]:
+        """Return a function that measures held-out bits per byte of a model in training."""
+        begin_id = load_tokenizer(tokenizer).reserved.end_of_text
+        documents = heldout_documents(shards, NUM_WATCHED_DOCUMENTS)
+
+        def evaluate(model: LanguageModel) -> dict[str, float]:
+            context = min(model.config.max_positions, self.recipe.pretrain.row_length)
+            estimate = bits_per_byte(model, documents, begin_id=begin_id, context=context, seed=0, draws=200)
+            return {"bits_per_byte": estimate.mean}
+
+        return evaluate
+
+    def _contestant(self, name: str, artifact: Artifact, tokenizer: Tokenizer) -> Contestant:
+        model = load_language_model(artifact.path)
+        asked_by = transcript_contestant if name == "base" else chat_contestant
+        room = model.config.max_positions - self.recipe.evaluate.sampling.max_new_tokens
+        return asked_by(name, model, tokenizer, max_prompt_tokens=room)
+
+    def _judge_reward_model(
+        self, material: WorldMaterial, reward: Artifact, tokenizer: Tokenizer, rankings: Sequence[Ranking]
+    ) -> dict[str, Any]:
+        """Measure a reward model on held-out labelers, beside their agreement and the best that their noise allows."""
+        model = load_reward_model(reward.path, self.recipe.compute)
+        accuracy = reward_accuracy(
+            strict_pairs(rankings), lambda answers: model.score_answers(tokenizer, answers), seed=self.recipe.seed
+        )
+        return reward_model_entry(
+            accuracy,
+            labeler_agreement=labeler_agreement(rankings, seed=self.recipe.seed),
+            best_possible=material.best_possible_accuracy(rankings),
+        )
+
+    def _series(self, models: Mapping[str, Artifact]) -> dict[str, list[dict[str, float]]]:
+        """Return the metrics of the runs that made the models, by stage."""
+        runs = self.job.workspace.runs
+        return {str(made.manifest["stage"]): read_metrics(runs / made.name) for made in models.values()}
+
+    def _with_compute(self, **sections: RecipeSection) -> dict[str, RecipeSection]:
+        return {**sections, "compute": self.recipe.compute}
+
+    def _source_sections(self, *names: str) -> dict[str, RecipeSection]:
+        """Return the sections of the material, and others by name."""
+        source = self.recipe.material
+        return {source: getattr(self.recipe, source), **{name: getattr(self.recipe, name) for name in names}}
+
+    def _run(
+        self,
+        kind: str,
+        name: str,
+        floor: str,
+        sections: Mapping[str, RecipeSection],
+        parents: Mapping[str, Artifact],
+        num_steps: int,
+        build: Build,
+        inputs: Mapping[str, str] | None = None,
+    ) -> Artifact:
+        reads_material = self.recipe.material in sections
+        return run_stage(
+            self.job,
+            kind=kind,
+            name=name,
+            recipe=sections,
+            parents=parents,
+            seed=self.recipe.seed,
+            floor=floor,
+            num_steps=num_steps,
+            build=build,
+            inputs={**(self.material.fingerprint() if reads_material else {}), **(inputs or {})},
+        )
+
+
+def read_demonstrations(artifact: Artifact) -> list[Conversation]:
+    """Return the conversations of a demonstrations artifact."""
+    path = artifact.file("demonstrations.jsonl.gz")
+    return [Conversation.from_row(row, where=str(path)) for row in read_jsonl(path)]
+
+
+def heldout_documents(shards: Artifact, num: int) -> list[HeldOutDocument]:
+    """Return the first documents of the validation split, the marks before and after them taken off."""
+    reader = ShardReader(shards, "validation")
+    return [
+        HeldOutDocument(tokens=reader.tokens(index)[1:-1].tolist(), num_bytes=int(reader.num_bytes[index]))
+        for index in range(min(num, len(reader)))
+    ]
+
+
+def _digest(rankings: Sequence[Ranking]) -> str:
+    """Return a hash of rankings, whatever their order."""
+    rows = sorted(canonical_json(ranking.to_row()) for ranking in rankings)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()

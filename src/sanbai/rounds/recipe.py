@@ -1,0 +1,80 @@
+"""The whole recipe: one section a stage, joined from the floors that own them, checked before anything starts."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sanbai.data.conversations import ConversationSource
+from sanbai.data.documents import DocumentSource
+from sanbai.data.preferences import PreferenceSource
+from sanbai.data.recipe import DataRecipe
+from sanbai.evaluation.recipe import EvaluateRecipe
+from sanbai.foundation.device import Compute
+from sanbai.foundation.recipe import RecipeSection
+from sanbai.model.config import ModelConfig
+from sanbai.rounds.gate import GateRecipe
+from sanbai.rounds.tasks import LabelRecipe
+from sanbai.text.recipe import TokenizerRecipe
+from sanbai.training.ppo import PpoRecipe
+from sanbai.training.pretrain import PretrainRecipe
+from sanbai.training.reward import RewardRecipe
+from sanbai.training.supervise import SuperviseRecipe
+from sanbai.world.recipe import WorldRecipe
+
+
+class FilesRecipe(RecipeSection):
+    """Section `[files]`: people's own data; paths are relative to `--data`."""
+
+    documents: tuple[DocumentSource, ...] = ()
+    """Text to pretrain on."""
+    demonstrations: tuple[ConversationSource, ...] = ()
+    """Conversations to imitate."""
+    preferences: tuple[PreferenceSource, ...] = ()
+    """Compared answers to learn the reward from; their prompts are the ones that the policy practises on."""
+    heldout_share: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Share of the preference prompts that only measure."""
+
+
+class Recipe(RecipeSection):
+    """Everything that determines what is made. `[serve]` is not here: it changes no artifact."""
+
+    seed: int = Field(default=1, ge=0, lt=2**63)
+    """All randomness derives from it."""
+    material: Literal["world", "files"] = "world"
+    """`world`: the tiny world writes documents, prompts and demonstrations, and judges; `files`: section `[files]`."""
+    num_demonstrations: int = Field(default=13_000, ge=1)
+    """Demonstrations that the world writes; of files all are read."""
+    compute: Compute = Compute()
+    """Section `[compute]`."""
+    world: WorldRecipe = WorldRecipe()
+    """Section `[world]`."""
+    files: FilesRecipe = FilesRecipe()
+    """Section `[files]`."""
+    data: DataRecipe = DataRecipe()
+    """Section `[data]`."""
+    tokenizer: TokenizerRecipe = TokenizerRecipe()
+    """Section `[tokenizer]`."""
+    model: ModelConfig = ModelConfig()
+    """Section `[model]`."""
+    pretrain: PretrainRecipe = PretrainRecipe()
+    """Section `[pretrain]`."""
+    supervise: SuperviseRecipe = SuperviseRecipe()
+    """Section `[supervise]`."""
+    label: LabelRecipe = LabelRecipe()
+    """Section `[label]`."""
+    reward: RewardRecipe = RewardRecipe()
+    """Section `[reward]`: the reward model and the second judge."""
+    ppo: PpoRecipe = PpoRecipe()
+    """Section `[ppo]`."""
+    evaluate: EvaluateRecipe = EvaluateRecipe()
+    """Section `[evaluate]`."""
+    gate: GateRecipe = GateRecipe()
+    """Section `[gate]`."""
+
+    @model_validator(mode="after")
+    def _check_material(self) -> Self:
+        if self.material == "files" and not self.files.documents:
+            raise ValueError("material is files, but files.documents names none")
+        return self

@@ -1,0 +1,193 @@
+"""Tasks for labelers: K different answers to one prompt, sampled from the policy that people will rank next.
+
+Answers that read the same are shown once, and a prompt to which the policy has too few different answers is left out:
+there is nothing to choose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from sanbai.data.prompts import Prompt
+from sanbai.foundation.files import JsonlWriter, canonical_json, read_jsonl
+from sanbai.foundation.recipe import RecipeSection
+from sanbai.foundation.seeds import derive_seed
+from sanbai.foundation.stage import Stage
+from sanbai.generation.engine import generate
+from sanbai.generation.sampling import Sampling
+from sanbai.model.heads import LanguageModel
+from sanbai.text.chat_template import encode_prompt
+from sanbai.text.tokenizer import Tokenizer
+
+
+class LabelRecipe(RecipeSection):
+    """Section `[label]`: what labelers are asked. Defaults: InstructGPT's 33,207 prompts and K = 4..9."""
+
+    num_prompts: int = Field(default=33_207, ge=1)
+    """Prompts whose answers are ranked for training."""
+    num_heldout_prompts: int = Field(default=1000, ge=1)
+    """Held-out prompts whose answers held-out labelers rank, to measure the reward model by."""
+    min_answers: int = Field(default=4, ge=2, le=9)
+    """A prompt with fewer different answers is left out."""
+    max_answers: int = Field(default=9, ge=2, le=9)
+    """Most answers shown for one prompt."""
+    sampling: Sampling = Sampling()
+    """How the answers are drawn."""
+    batch_size: int = Field(default=108, ge=1)
+    """Answers drawn at a time; a killed run loses at most one chunk of them."""
+    num_labelers: int = Field(default=40, ge=4)
+    """Simulated labelers, when they are asked for."""
+    num_judge_labelers: int = Field(default=8, ge=1)
+    """Of these, the ones that only the second judge is trained on."""
+    num_heldout_labelers: int = Field(default=8, ge=2)
+    """Of these, the ones that no model is trained on."""
+    rankings_per_heldout_prompt: int = Field(default=4, ge=2)
+    """Held-out labelers who rank the same held-out prompt: their agreement is the yardstick."""
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Self:
+        if self.min_answers > self.max_answers:
+            raise ValueError(f"min_answers {self.min_answers} exceeds max_answers {self.max_answers}")
+        if self.num_judge_labelers + self.num_heldout_labelers >= self.num_labelers:
+            raise ValueError("num_judge_labelers and num_heldout_labelers leave no labeler to train on")
+        if self.rankings_per_heldout_prompt > self.num_heldout_labelers:
+            raise ValueError("rankings_per_heldout_prompt exceeds num_heldout_labelers")
+        return self
+
+
+@dataclass(frozen=True)
+class Task:
+    """One prompt with the answers to be ranked; the id is a hash of both, so equal tasks are one."""
+
+    id: str
+    messages: tuple[dict[str, str], ...]
+    responses: tuple[str, ...]
+    kind: str
+    heldout: bool
+
+    @classmethod
+    def of(cls, prompt: Prompt, responses: Sequence[str], *, heldout: bool) -> Task:
+        """Make the task of a prompt and its answers."""
+        content = canonical_json([list(prompt.messages), list(responses)])
+        return cls(
+            id=hashlib.sha256(content.encode()).hexdigest()[:24],
+            messages=tuple(prompt.messages),
+            responses=tuple(responses),
+            kind=prompt.kind,
+            heldout=heldout,
+        )
+
+
+def sample_tasks(
+    stage: Stage,
+    recipe: LabelRecipe,
+    *,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    heldout_prompts: Sequence[Prompt],
+) -> dict[str, Any]:
+    """Draw answers to every prompt and write `tasks.jsonl.gz`.
+
+    Args:
+        stage: one step of its run is one chunk of prompts, `num_task_steps` in all.
+        recipe: section `[label]`.
+        model: the policy that answers.
+        tokenizer: the model's.
+        prompts: for training.
+        heldout_prompts: for measuring.
+
+    Returns:
+        Tasks, answers a task, and the share of prompts left out.
+
+    Raises:
+        Interrupted: asked to stop; the answers so far are saved.
+    """
+    every = [*prompts, *heldout_prompts]
+    encoded = [encode_prompt(tokenizer, prompt.messages) for prompt in every]
+    saved = stage.run.load()
+    step, answers = (saved[0], _unpack(saved[1])) if saved else (0, [])
+    chunk = _chunk_prompts(recipe)
+    while step * chunk < len(every):
+        indices = range(step * chunk, min((step + 1) * chunk, len(every)))
+        rows = [(index, draw) for index in indices for draw in range(recipe.max_answers)]
+        completions = generate(
+            model,
+            [encoded[index] for index, _ in rows],
+            recipe.sampling,
+            seeds=[derive_seed(stage.seed, "label", every[index].id, draw) for index, draw in rows],
+            stop_ids=tokenizer.reserved.ends(),
+            batch_size=recipe.batch_size,
+        )
+        answers.extend(completion.tokens for completion in completions)
+        step += 1
+        stage.run.record(step, answers=len(answers))
+        stage.run.save(step, _pack(answers), {})
+        stage.run.raise_if_stopping()
+
+    num_tasks = num_responses = 0
+    with JsonlWriter(stage.folder / "tasks.jsonl.gz") as writer:
+        for task in _tasks(recipe, tokenizer, every, answers, num_training=len(prompts)):
+            writer.write(asdict(task))
+            num_tasks += 1
+            num_responses += len(task.responses)
+    return {
+        "tasks": num_tasks,
+        "answers_per_task": num_responses / max(num_tasks, 1),
+        "left_out_share": 1 - num_tasks / len(every),
+    }
+
+
+def num_task_steps(recipe: LabelRecipe) -> int:
+    """Return the chunks that `sample_tasks` works through."""
+    return -(-(recipe.num_prompts + recipe.num_heldout_prompts) // _chunk_prompts(recipe))
+
+
+def read_tasks(path: Path) -> Iterator[Task]:
+    """Yield the tasks of a file that `sample_tasks` wrote."""
+    for row in read_jsonl(path):
+        yield Task(**{**row, "messages": tuple(row["messages"]), "responses": tuple(row["responses"])})
+
+
+def _chunk_prompts(recipe: LabelRecipe) -> int:
+    """Return the prompts of one chunk: about eight batches, some seconds of work on a CPU."""
+    return max(1, 8 * recipe.batch_size // recipe.max_answers)
+
+
+def _tasks(
+    recipe: LabelRecipe,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    answers: Sequence[Sequence[int]],
+    *,
+    num_training: int,
+) -> Iterator[Task]:
+    for index, prompt in enumerate(prompts):
+        drawn = answers[index * recipe.max_answers : (index + 1) * recipe.max_answers]
+        responses = _distinct(tokenizer.decode(tokens).strip() for tokens in drawn)
+        if len(responses) >= recipe.min_answers:
+            yield Task.of(prompt, responses, heldout=index >= num_training)
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    """Return the different non-empty texts in the order of their first appearance."""
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def _pack(answers: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+    return {
+        "tokens": torch.tensor([token for answer in answers for token in answer], dtype=torch.int32),
+        "lengths": torch.tensor([len(answer) for answer in answers], dtype=torch.int32),
+    }
+
+
+def _unpack(tensors: dict[str, torch.Tensor]) -> list[list[int]]:
+    lengths: list[int] = tensors["lengths"].tolist()
+    return [part.tolist() for part in torch.split(tensors["tokens"], lengths)]
