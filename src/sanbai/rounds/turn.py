@@ -236,9 +236,7 @@ class _History:
 
     def start_model(self) -> RegisteredModel:
         """Return the model that served when the round was opened: a continued round starts from the same one."""
-        noted = next((known.artifacts for known in list_rounds(self._store) if known.n == self._number), {}).get(
-            "start"
-        )
+        noted = find_round(self._store, self._number).artifacts.get("start")
         if noted is None:
             deployment = served(self._store)
             assert deployment is not None, "the supervised model serves before the first round"
