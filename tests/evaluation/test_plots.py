@@ -8,14 +8,16 @@ import pytest
 from tests.evaluation.record import EVALUATION, SERIES
 
 from sanbai.evaluation import plots
-from sanbai.evaluation.plots import Spec, render_svg
+from sanbai.evaluation.plots import JudgeSeries, Spec, render_svg
 from sanbai.evaluation.theme import BLUE, GREEN, GREY, GRID, INK, MODEL_COLOURS, MUTED, ORANGE, PAPER
 
 BY_KIND = {kind: scores["win_rate"]["ppo_vs_supervised"] for kind, scores in EVALUATION["by_kind"].items()}
 FEW_SHOT = {name: scores["accuracy"] for name, scores in EVALUATION["few_shot"].items()}
 SPECS = {
     "loss": plots.loss_plot({"Pretraining": SERIES["pretrain"], "Nothing": []}),
-    "kl": plots.reward_against_kl_plot(SERIES["ppo"], {"reward": "reward", "absent": "absent"}),
+    "kl": plots.reward_against_kl_plot(
+        SERIES["ppo"], [JudgeSeries("reward", "kl", "reward"), JudgeSeries("absent", "kl", "absent")]
+    ),
     "reward": plots.reward_accuracy_plot(EVALUATION["reward_model"]),
     "steps": plots.accuracy_over_steps_plot(SERIES["reward"], labeler_agreement=0.726),
     "axes": plots.axes_plot(EVALUATION["evaluation"]),

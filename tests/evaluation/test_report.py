@@ -82,11 +82,11 @@ def test_every_text_from_outside_is_escaped(page: str) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "Does &lt;b&gt;Peter&lt;/b&gt; like painting?" in page
     assert "the &lt;tiny&gt; world" in page
-    assert "refused: kind &lt;rewrite&gt;" in page
+    assert "kind &lt;rewrite&gt;" in page
 
 
 def test_the_page_shows_each_figure_with_its_interval(page: str) -> None:
-    text = outline(page).text
+    text = outline(page).text.replace("\u00a0", " ")
     for expected in ("68.0 %", "65.0–71.0", "0.851", "0.839–0.863", "59.6 %", "56.8–62.4", "3 min 02 s", "1.31"):
         assert expected in text
     assert "Refused by the gate" in text

@@ -88,7 +88,7 @@ def test_calibration_error_equals_a_slow_loop_and_vanishes_for_a_calibrated_mode
 
 
 def test_agreement_equals_a_loop_over_pairs_of_labelers() -> None:
-    orders = [[[0], [1], [2]], [[0], [2], [1]], [[2], [1], [0]]]
+    orders = [[[0], [1], [2]], [[0], [2], [1]], [[2], [1], [0]], [[0], [1], [2]]]
     rankings = [Ranked("p", ["a", "b", "c"], order) for order in orders]
     alike = total = 0
     for one, other in itertools.combinations(orders, 2):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sanbai.evaluation.plots import (
+    JudgeSeries,
     Rows,
     accuracy_over_steps_plot,
     axes_plot,
@@ -21,8 +22,12 @@ from sanbai.evaluation.theme import model_label
 
 STAGES = {"pretrain": "Pretraining", "supervise": "Supervised", "reward": "Reward model"}
 """Series with a loss, and what people read above it."""
-JUDGES = {"reward": "reward it is trained on", "second_reward": "second judge", "gold_utility": "gold utility"}
-"""Metrics of PPO that say how good answers are, the one that is trained on first."""
+JUDGES = (
+    JudgeSeries("reward", "kl", "reward it is trained on"),
+    JudgeSeries("judge_reward", "judged_kl", "second judge, held-out prompts"),
+    JudgeSeries("gold_utility", "judged_kl", "gold utility, held-out prompts"),
+)
+"""What PPO's metrics say of its answers, the judge that it is trained on first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +73,10 @@ def draw_figures(evaluation: Mapping[str, Any], series: Mapping[str, Rows]) -> l
         figures.append(Figure("win_rate_by_kind", text, render_svg(win_rate_by_kind_plot(by_kind, title=title))))
     figures += _reward_figures(evaluation.get("reward_model"), series.get("reward", []))
     practice = series.get("ppo", [])
-    if any("kl" in row and metric in row for row in practice for metric in JUDGES):
+    if any(judge.kl in row and judge.metric in row for row in practice for judge in JUDGES):
         text = (
-            "Each dot is an iteration of PPO. A reward that climbs proves nothing alone: where the other judges turn "
-            "down, the policy has begun to please its reward model instead of people."
+            "Each dot is an iteration of practice. A reward that climbs proves nothing alone: where the other judges "
+            "turn down, the policy has begun to please its reward model instead of people."
         )
         figures.append(
             Figure("reward_against_kl", text, render_svg(reward_against_kl_plot(practice, JUDGES)), wide=True)

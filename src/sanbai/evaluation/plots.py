@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from sanbai.evaluation.theme import (
     BLUE,
@@ -78,18 +78,28 @@ def loss_plot(curves: Mapping[str, Rows], *, metric: str = "loss") -> Spec:
     return {"title": "Loss of each stage of training", "hconcat": panels, "spacing": 36}
 
 
-def reward_against_kl_plot(rows: Rows, judges: Mapping[str, str], *, kl: str = "kl") -> Spec:
+class JudgeSeries(NamedTuple):
+    """Where a run's metrics hold one judge's scores."""
+
+    metric: str
+    """Mean score of an iteration's answers."""
+    kl: str
+    """Distance of the same answers from the supervised model, nats a response."""
+    label: str
+    """What people read."""
+
+
+def reward_against_kl_plot(rows: Rows, judges: Sequence[JudgeSeries]) -> Spec:
     """Each judge's score against the distance from the supervised model, one point a measured iteration.
 
     Where the reward that is trained on climbs and the others fall, the policy has learned to please its judge alone.
 
     Args:
         rows: PPO's metrics, in order of iterations.
-        judges: metric -> what to call it; those that no row holds are left out.
-        kl: the metric of the distance, nats a response.
+        judges: at most four; those that no row holds are left out.
     """
     panels = []
-    for (metric, label), colour in zip(judges.items(), (ORANGE, BLUE, GREEN, GREY), strict=False):
+    for (metric, kl, label), colour in zip(judges, (ORANGE, BLUE, GREEN, GREY), strict=False):
         points = [row for row in rows if metric in row and kl in row]
         if not points:
             continue

@@ -101,8 +101,8 @@ def _summary(evaluation: Mapping[str, Any]) -> str:
         details.append(text + ".")
     return (
         '<header>\n<p class="eyebrow">Sanbai · evaluation</p>\n'
-        f"<h1>{html.escape(summary_sentence(evaluation))}</h1>\n"
-        f'<p class="lead">{html.escape(" ".join(details))}</p>\n</header>'
+        f"<h1>{_prose(summary_sentence(evaluation))}</h1>\n"
+        f'<p class="lead">{_prose(" ".join(details))}</p>\n</header>'
     )
 
 
@@ -124,7 +124,7 @@ def _main_table(evaluation: Mapping[str, Any], seconds: Mapping[str, float] | No
     return (
         '<section class="card scroll">\n<table class="models">\n'
         f'<thead><tr><th scope="col">Model</th>{head}</tr></thead>\n<tbody>{"".join(rows)}</tbody>\n</table>\n'
-        f'<p class="note">{html.escape(note)}</p>\n</section>'
+        f'<p class="note">{_prose(note)}</p>\n</section>'
     )
 
 
@@ -137,9 +137,10 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     )
     outcome = "pass" if verdict["promote"] else "fail"
     word = "Promoted" if verdict["promote"] else "Refused"
-    summary = verdict.get("summary", "")
+    reason = verdict.get("summary", "").removeprefix("refused: ").removeprefix("promoted").strip()
+    reason = reason or "Every check passed."
     return (
-        f'<section class="card verdict {outcome}">\n<h2>{word} by the gate</h2>\n<p>{html.escape(summary)}</p>\n'
+        f'<section class="card verdict {outcome}">\n<h2>{word} by the gate</h2>\n<p>{html.escape(reason)}</p>\n'
         '<details><summary>Every check</summary><table><thead><tr><th scope="col">Outcome</th><th scope="col">Check'
         '</th><th scope="col">Found</th><th scope="col">Wanted</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></details>\n</section>"
@@ -156,7 +157,7 @@ def _worse(worse: Sequence[str]) -> str:
 def _figures(figures: Sequence[Figure]) -> str:
     drawn = "\n".join(
         f'<figure class="card{" wide" if figure.wide else ""}">{figure.svg}'
-        f"<figcaption>{html.escape(figure.explanation)}</figcaption></figure>"
+        f"<figcaption>{_prose(figure.explanation)}</figcaption></figure>"
         for figure in figures
     )
     return f'<section class="figures">\n{drawn}\n</section>'
@@ -202,7 +203,7 @@ def _samples(samples: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str
             f'<div class="prompt">{turns}</div><div class="answers">{answers}</div></article>'
         )
     return (
-        "<section>\n<h2>The same question, three models</h2>\n"
+        "<section>\n<h2>The same question to every model</h2>\n"
         '<p class="note">The first held-out prompts of their tasks, answered once by each model; not chosen.</p>\n'
         f"{''.join(conversations)}\n</section>"
     )
@@ -226,6 +227,11 @@ def _mark(axis: str, value: float) -> str:
 def _footer(facts: Mapping[str, str]) -> str:
     rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
     return f"<footer>\n<dl>{rows}</dl>\n</footer>" if rows else ""
+
+
+def _prose(text: str) -> str:
+    """Escape, and keep a number and its percent sign on one line."""
+    return html.escape(text).replace(" %", "\u00a0%")
 
 
 def _cell(cell: Cell) -> str:

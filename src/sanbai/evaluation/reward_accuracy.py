@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import comb
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sanbai.evaluation.statistics import DRAWS, Estimate, bootstrap_mean
+from sanbai.evaluation.statistics import DRAWS, Estimate, bootstrap_mean, bootstrap_ratio
 from sanbai.foundation.errors import DataError
 from sanbai.foundation.files import canonical_json
 from sanbai.text.chat_markup import Message
@@ -190,19 +191,21 @@ def labeler_agreement(rankings: Sequence[LabeledRanking], *, seed: int, draws: i
     Raises:
         DataError: no two labelers ordered the same pair.
     """
-    words: dict[tuple[str, str, str], list[bool]] = {}
+    votes: dict[tuple[str, str, str], list[int]] = {}
     for pair in strict_pairs(rankings):
         first, second = sorted((pair.chosen, pair.rejected))
-        words.setdefault((pair.prompt, first, second), []).append(pair.chosen == first)
-    agreements, prompts = [], []
-    for (prompt, _, _), votes in words.items():
-        for i, vote in enumerate(votes):
-            for other in votes[i + 1 :]:
-                agreements.append(float(vote == other))
-                prompts.append(prompt)
-    if not agreements:
+        votes.setdefault((pair.prompt, first, second), [0, 0])[pair.chosen == first] += 1
+    alike: dict[str, int] = {}
+    couples: dict[str, int] = {}
+    for (prompt, _, _), (one, other) in votes.items():
+        alike[prompt] = alike.get(prompt, 0) + comb(one, 2) + comb(other, 2)
+        couples[prompt] = couples.get(prompt, 0) + comb(one + other, 2)
+    ranked = [prompt for prompt, number in couples.items() if number]
+    if not ranked:
         raise DataError("no two labelers ordered the same answers; give some tasks to more than one labeler")
-    return bootstrap_mean(agreements, prompts, seed=seed, draws=draws)
+    return bootstrap_ratio(
+        [alike[prompt] for prompt in ranked], [couples[prompt] for prompt in ranked], seed=seed, draws=draws
+    )
 
 
 def _right(margin_N: NDArray[np.float64]) -> NDArray[np.float64]:

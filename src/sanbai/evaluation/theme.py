@@ -16,10 +16,10 @@ PAPER = "#ffffff"
 
 GREY, BLUE, ORANGE, GREEN = "#8b939e", "#2a6fb3", "#d9701e", "#3d8f6f"
 
-MODEL_LABELS = {"base": "Base", "supervised": "Supervised", "ppo": "Practised"}
+MODEL_LABELS = {"base": "Base", "supervised": "Supervised", "served": "Served", "ppo": "Practised"}
 """What people read for each model's name; other names are shown as they are."""
-MODEL_COLOURS = {"base": GREY, "supervised": BLUE, "ppo": ORANGE}
-MODEL_SHAPES = {"base": "circle", "supervised": "square", "ppo": "triangle-up"}
+MODEL_COLOURS = {"base": GREY, "supervised": BLUE, "served": GREEN, "ppo": ORANGE}
+MODEL_SHAPES = {"base": "circle", "supervised": "square", "served": "diamond", "ppo": "triangle-up"}
 
 CONFIG: dict[str, Any] = {
     # Marks without a description each: the page describes a figure once, and files stay small.
