@@ -30,14 +30,14 @@ _TRANSLATIONS: dict[str, dict[str, str]] = {
     "father": CHINESE_NAMES, "wife": CHINESE_NAMES, "husband": CHINESE_NAMES,
 }  # fmt: skip
 _STATEMENTS = {
-    "trade": "{who}是{value}。", "street": "{who}住在{value}。", "hobby": "{who}喜欢{value}。", "food": "{who}最爱吃{value}。",
-    "animal": "{who}养了一只{value}。", "mother": "{who}的妈妈是{value}。", "father": "{who}的爸爸是{value}。",
-    "wife": "{who}的妻子是{value}。", "husband": "{who}的丈夫是{value}。",
+    "trade": "{who}是{value}。", "street": "{who}住在{value}。", "hobby": "{who}喜欢{value}。",
+    "food": "{who}最爱吃{value}。", "animal": "{who}养了一只{value}。", "mother": "{who}的妈妈是{value}。",
+    "father": "{who}的爸爸是{value}。", "wife": "{who}的妻子是{value}。", "husband": "{who}的丈夫是{value}。",
 }  # fmt: skip
 _QUESTIONS = {
     "trade": "{who}做什么工作?", "street": "{who}住在哪里?", "hobby": "{who}喜欢做什么?", "food": "{who}最爱吃什么?",
-    "animal": "{who}养了什么动物?", "mother": "{who}的妈妈是谁?", "father": "{who}的爸爸是谁?", "wife": "{who}的妻子是谁?",
-    "husband": "{who}的丈夫是谁?",
+    "animal": "{who}养了什么动物?", "mother": "{who}的妈妈是谁?", "father": "{who}的爸爸是谁?",
+    "wife": "{who}的妻子是谁?", "husband": "{who}的丈夫是谁?",
 }  # fmt: skip
 
 

@@ -9,10 +9,10 @@ from sanbai.world.lexicon import FOODS, HOBBIES, TRADES
 from sanbai.world.village import Village
 
 _VERBS = {
-    "is a": "trade", "is an": "trade", "works as a": "trade", "works as an": "trade", "lives in": "street", "home is in": "street",
-    "likes to eat": "food", "favourite food is": "food", "likes": "likes", "loves": "likes", "has a": "animal", "has an": "animal",
-    "animal is a": "animal", "animal is an": "animal", "mother is": "mother", "father is": "father", "wife is": "wife",
-    "husband is": "husband",
+    "is a": "trade", "is an": "trade", "works as a": "trade", "works as an": "trade", "lives in": "street",
+    "home is in": "street", "likes to eat": "food", "favourite food is": "food", "likes": "likes", "loves": "likes",
+    "has a": "animal", "has an": "animal", "animal is a": "animal", "animal is an": "animal", "mother is": "mother",
+    "father is": "father", "wife is": "wife", "husband is": "husband",
 }  # fmt: skip
 _CLAIM = re.compile(
     r"\b([A-Z][a-z]+)(?:'s)? ("

@@ -1,7 +1,7 @@
 """Demonstrations: answers as labelers write them, mostly good, with the faults of real ones at the recipe's rates.
 
-The faults are of the sort that practice can remove: obeying harmful requests, bluffing where nothing is known, forgetting a
-constraint, saying something wrong, and talk that nobody asked for.
+The faults are of the sort that practice can remove: obeying harmful requests, bluffing where nothing is known,
+forgetting a constraint, saying something wrong, and talk that nobody asked for.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def pad(answer: str, generator: random.Random) -> str:
 
 
 def answers(prompt: Prompt, generator: random.Random, num: int, recipe: WorldRecipe | None = None) -> list[str]:
-    """Write `num` answers as an imperfect policy would sample them: faulty twice as often as demonstrations, some broken.
+    """Write `num` answers as an imperfect policy would sample them: wrong more often than demonstrations, some broken.
 
     Equal answers occur, as they do among a policy's samples.
     """

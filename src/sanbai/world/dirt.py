@@ -44,7 +44,8 @@ def with_contact(generator: random.Random, text: str) -> tuple[str, tuple[str, .
     """Add a sentence with an invented e-mail address or telephone number; return the text and the address or number."""
     name = generator.choice([*WOMEN, *MEN]).lower()
     if generator.random() < 0.5:
-        contact = f"{name}{generator.choice(('.', '_', ''))}{generator.choice(list(FAMILIES)).lower()}@{generator.choice(DOMAINS)}"
+        family = generator.choice(list(FAMILIES)).lower()
+        contact = f"{name}{generator.choice(('.', '_', ''))}{family}@{generator.choice(DOMAINS)}"
         added = generator.choice(("Write to {c} for more.", "My address is {c} now.", "Send it to {c}, please."))
     else:
         digits = "".join(generator.choices(string.digits, k=6))

@@ -55,7 +55,7 @@ class PlantedDocument:
 def documents(
     village: Village, seed: int, *, num_bytes: int | None = None, recipe: WorldRecipe | None = None
 ) -> Iterator[PlantedDocument]:
-    """Yield documents until their texts hold at least `num_bytes` of UTF-8 (the recipe's `document_bytes` by default)."""
+    """Yield documents until their texts hold `num_bytes` of UTF-8 (the recipe's `document_bytes` by default)."""
     recipe = recipe or WorldRecipe()
     wanted = recipe.document_bytes if num_bytes is None else num_bytes
     scene = Scene(village, python_random(seed, "documents"))

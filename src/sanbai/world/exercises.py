@@ -1,4 +1,4 @@
-"""Exercises: training tasks as plain text in question and answer form, so that pretraining meets every skill of the prompts.
+"""Exercises: training tasks as plain text in question and answer form, so that pretraining meets the prompts' skills.
 
 Only training people, strangers and phrasings appear here; prose (`prose.py`) is about everybody.
 """

@@ -38,7 +38,7 @@ COMMON = frozenset(
 
 @cache
 def known_words() -> frozenset[str]:
-    """Return the words that a story may use without being marked down: the lexicon and those of the story's templates."""
+    """Return the words that a story may use without being marked down: the lexicon, common words, templates."""
     lexicon = {
         word
         for name in words_of("person pet trade hobby food animal place street day thing feeling weather colour")
@@ -73,4 +73,5 @@ def fluency(text: str, *, num_sentences: int) -> float:
     exclaimed = sum(len(sentence) for sentence in sentences if len(sentence) <= 2)
     known = sum(word in known_words() or word.isdigit() for word in words) / len(words)
     proper = min(1.0, (sum(map(len, whole)) + exclaimed) / len(words))
-    return proper * min(1.0, len(whole) / num_sentences) * max(0.0, 5 * known - 4)
+    share = min(1.0, len(whole) / num_sentences)
+    return float(proper * share * max(0.0, 5 * known - 4))

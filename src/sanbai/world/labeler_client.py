@@ -1,7 +1,7 @@
 """A simulated labeler at work over HTTP, as a person's browser would be: it knows routes, and nothing of the server.
 
-It signs in with an API key, ranks the tasks assigned to it, and reacts to answers in its own conversations with thumbs and
-choices between drafts. Prompts are recognised by their messages; what the world did not write is left alone.
+It signs in with an API key, ranks the tasks assigned to it, and reacts to answers in its own conversations with
+thumbs and choices between drafts. Prompts are recognised by their messages; what the world did not write is left alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 
@@ -81,7 +81,7 @@ class LabelerClient:
             trust_env=False,
         )
 
-    def __enter__(self) -> LabelerClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -191,7 +191,9 @@ class LabelerClient:
                     break
                 wait = _retry_after(response.headers.get("Retry-After", ""), wait)
             self.sleep(wait)
-        raise ResourceError(f"{self.base_url}: {method} {path.split('?')[0]} failed for {self.labeler.name}: {trouble}")
+        raise ResourceError(
+            f"{self.base_url}: {method} {path.partition('?')[0]} failed for {self.labeler.name}: {trouble}"
+        )
 
 
 def react(labeler: SimulatedLabeler, prompt: Prompt, answer: str) -> tuple[int, str]:

@@ -1,9 +1,9 @@
 """Simulated labelers: people who weigh the oracle's axes differently, like length, and are noisy.
 
-A labeler sees an answer's utility u = w . (helpful, honest, harmless) + liking for length, adds normal noise and rounds down to a
-grade of a fixed grid; answers of one grade tie. The noise of (labeler, prompt, text) comes from a seed made of these
-three, so equal texts tie, and no ranking depends on order, on repetition or on the other answers. As noises of different
-texts are independent, the probability of every preference follows exactly from the normal distribution's CDF:
+A labeler sees an answer's utility u = w . (helpful, honest, harmless) + liking for length, adds normal noise and
+rounds down to a grade of a fixed grid; answers of one grade tie. The noise of (labeler, prompt, text) comes from a
+seed made of these three, so equal texts tie, and no ranking depends on order, on repetition or on the other answers.
+As noises of different texts are independent, the probability of every preference follows exactly from the normal CDF:
 
     P(first > second) = sum over grades g of P(first has g) P(second has less than g)
 """
@@ -28,7 +28,7 @@ FLAGS = (
     "fails_task", "inappropriate", "hallucination", "satisfies_constraint", "sexual", "violent", "encourages_harm",
     "denigrates", "harmful_advice", "opinion", "moral_judgment",
 )  # fmt: skip
-"""InstructGPT's eleven yes/no questions about an answer (arXiv:2203.02155, appendix B), by the names that records hold."""
+"""InstructGPT's eleven yes/no questions about an answer (arXiv:2203.02155, appendix B), by their names in records."""
 LONG = 40
 """Words from which on a longer answer pleases no more."""
 _NORMAL = NormalDist()
@@ -187,8 +187,8 @@ def best_possible_accuracy(population: Sequence[SimulatedLabeler], comparisons: 
 def agreement(population: Sequence[SimulatedLabeler], comparisons: Iterable[Comparison]) -> float:
     """Return the probability that two different random labelers who both order a random pair order it alike.
 
-    sum over pairs and couples i != j of (w_i w_j + l_i l_j) / sum of (w_i + l_i)(w_j + l_j), with w and l the probabilities
-    of either strict preference.
+    sum over pairs and couples i != j of (w_i w_j + l_i l_j) / sum of (w_i + l_i)(w_j + l_j), with w and l the
+    probabilities of either strict preference.
     """
     alike = both = 0.0
     for prompt, first, second in comparisons:

@@ -1,6 +1,6 @@
 """The closed vocabulary of the village: every category of word that a question can ask for, with its Chinese form.
 
-A category's words are pairwise distinct and belong to no other category, so that a program can tell what an answer names.
+A category's words are distinct and belong to no other category, so that a program can tell what an answer names.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ TRADE_WORK = {
     "pupil": "goes to school",
 }  # fmt: skip
 TRADE_WORK_CHINESE = {
-    "baker": "烤面包", "smith": "打铁", "miller": "磨面粉", "teacher": "教孩子们", "weaver": "织布", "farmer": "在田里干活",
-    "shepherd": "照看羊群", "doctor": "帮助病人", "carpenter": "做桌子和椅子", "potter": "做锅和碗", "gardener": "照看花草",
-    "tailor": "做大衣", "builder": "盖房子", "postman": "送信", "beekeeper": "照看蜜蜂", "cobbler": "修鞋",
-    "innkeeper": "招待客人", "ferryman": "送人过河", "librarian": "管理图书", "clockmaker": "修钟表", "fisherman": "捕鱼",
-    "pupil": "上学",
+    "baker": "烤面包", "smith": "打铁", "miller": "磨面粉", "teacher": "教孩子们", "weaver": "织布",
+    "farmer": "在田里干活", "shepherd": "照看羊群", "doctor": "帮助病人", "carpenter": "做桌子和椅子",
+    "potter": "做锅和碗", "gardener": "照看花草", "tailor": "做大衣", "builder": "盖房子", "postman": "送信",
+    "beekeeper": "照看蜜蜂", "cobbler": "修鞋", "innkeeper": "招待客人", "ferryman": "送人过河",
+    "librarian": "管理图书", "clockmaker": "修钟表", "fisherman": "捕鱼", "pupil": "上学",
 }  # fmt: skip
 HOBBIES = {
     "painting": "画画", "singing": "唱歌", "dancing": "跳舞", "fishing": "钓鱼", "swimming": "游泳", "reading": "读书",
@@ -40,38 +40,42 @@ HOBBIES = {
 }  # fmt: skip
 FOODS = {
     "apples": "苹果", "pears": "梨", "bread": "面包", "cheese": "奶酪", "soup": "汤", "honey": "蜂蜜", "cake": "蛋糕",
-    "plums": "李子", "nuts": "坚果", "cherries": "樱桃", "pie": "馅饼", "beans": "豆子", "mushrooms": "蘑菇", "eggs": "鸡蛋",
-    "porridge": "粥", "jam": "果酱", "pancakes": "煎饼", "carrots": "胡萝卜", "noodles": "面条", "grapes": "葡萄",
+    "plums": "李子", "nuts": "坚果", "cherries": "樱桃", "pie": "馅饼", "beans": "豆子", "mushrooms": "蘑菇",
+    "eggs": "鸡蛋", "porridge": "粥", "jam": "果酱", "pancakes": "煎饼", "carrots": "胡萝卜", "noodles": "面条",
+    "grapes": "葡萄",
 }  # fmt: skip
 ANIMALS = {
-    "dog": "狗", "cat": "猫", "goat": "山羊", "horse": "马", "hen": "母鸡", "duck": "鸭子", "rabbit": "兔子", "cow": "奶牛",
-    "lamb": "羊羔", "donkey": "驴", "pony": "小马", "pig": "猪", "owl": "猫头鹰", "fox": "狐狸", "frog": "青蛙", "swan": "天鹅",
+    "dog": "狗", "cat": "猫", "goat": "山羊", "horse": "马", "hen": "母鸡", "duck": "鸭子", "rabbit": "兔子",
+    "cow": "奶牛", "lamb": "羊羔", "donkey": "驴", "pony": "小马", "pig": "猪", "owl": "猫头鹰", "fox": "狐狸",
+    "frog": "青蛙", "swan": "天鹅",
 }  # fmt: skip
 PET_KINDS = ("dog", "cat", "goat", "horse", "hen", "duck", "rabbit", "donkey", "pony", "lamb")
 BIRDS = ("hen", "duck", "owl", "swan")
 PLACES = {
-    "well": "水井", "bridge": "桥", "mill": "磨坊", "market": "集市", "school": "学校", "church": "教堂", "inn": "旅店",
-    "river": "河边", "forest": "森林", "hill": "山丘", "lake": "湖边", "smithy": "铁匠铺", "bakery": "面包店",
-    "library": "图书馆", "garden": "花园", "meadow": "草地", "orchard": "果园", "barn": "谷仓", "harbour": "码头", "tower": "塔楼",
+    "well": "水井", "bridge": "桥", "mill": "磨坊", "market": "集市", "school": "学校", "church": "教堂",
+    "inn": "旅店", "river": "河边", "forest": "森林", "hill": "山丘", "lake": "湖边", "smithy": "铁匠铺",
+    "bakery": "面包店", "library": "图书馆", "garden": "花园", "meadow": "草地", "orchard": "果园", "barn": "谷仓",
+    "harbour": "码头", "tower": "塔楼",
 }  # fmt: skip
 OUTDOORS = ("bridge", "river", "forest", "hill", "lake", "meadow", "orchard", "garden", "harbour")
 STREETS = {
     "Oak Lane": "橡树巷", "Elm Lane": "榆树巷", "Ash Street": "白蜡街", "Fern Road": "蕨草路", "Pine Road": "松树路",
-    "Birch Street": "桦树街", "Willow Lane": "柳树巷", "Crane Street": "仙鹤街", "Ivy Road": "常春藤路", "Maple Road": "枫树路",
-    "Heron Lane": "苍鹭巷", "Lark Street": "云雀街",
+    "Birch Street": "桦树街", "Willow Lane": "柳树巷", "Crane Street": "仙鹤街", "Ivy Road": "常春藤路",
+    "Maple Road": "枫树路", "Heron Lane": "苍鹭巷", "Lark Street": "云雀街",
 }  # fmt: skip
 DAYS = {
     "Monday": "星期一", "Tuesday": "星期二", "Wednesday": "星期三", "Thursday": "星期四", "Friday": "星期五",
     "Saturday": "星期六", "Sunday": "星期日",
 }  # fmt: skip
 THINGS = {
-    "lamp": "灯", "rope": "绳子", "basket": "篮子", "key": "钥匙", "letter": "信", "drum": "鼓", "kite": "风筝", "candle": "蜡烛",
-    "boat": "小船", "coat": "大衣", "hat": "帽子", "spoon": "勺子", "ladder": "梯子", "clock": "钟", "ring": "戒指",
-    "bell": "铃铛", "blanket": "毯子", "bucket": "水桶", "book": "书", "chair": "椅子", "table": "桌子", "cup": "杯子",
-    "bowl": "碗", "coin": "硬币", "map": "地图", "flute": "笛子", "mirror": "镜子", "box": "盒子", "button": "扣子",
-    "shoe": "鞋", "glove": "手套", "scarf": "围巾", "sack": "麻袋", "wheel": "轮子", "hammer": "锤子", "saw": "锯子",
-    "nail": "钉子", "brush": "刷子", "needle": "针", "pot": "锅", "bottle": "瓶子", "pen": "笔", "stone": "石头",
-    "feather": "羽毛", "umbrella": "雨伞", "cart": "马车", "net": "网", "broom": "扫帚", "jug": "罐子", "pillow": "枕头",
+    "lamp": "灯", "rope": "绳子", "basket": "篮子", "key": "钥匙", "letter": "信", "drum": "鼓", "kite": "风筝",
+    "candle": "蜡烛", "boat": "小船", "coat": "大衣", "hat": "帽子", "spoon": "勺子", "ladder": "梯子", "clock": "钟",
+    "ring": "戒指", "bell": "铃铛", "blanket": "毯子", "bucket": "水桶", "book": "书", "chair": "椅子",
+    "table": "桌子", "cup": "杯子", "bowl": "碗", "coin": "硬币", "map": "地图", "flute": "笛子", "mirror": "镜子",
+    "box": "盒子", "button": "扣子", "shoe": "鞋", "glove": "手套", "scarf": "围巾", "sack": "麻袋", "wheel": "轮子",
+    "hammer": "锤子", "saw": "锯子", "nail": "钉子", "brush": "刷子", "needle": "针", "pot": "锅", "bottle": "瓶子",
+    "pen": "笔", "stone": "石头", "feather": "羽毛", "umbrella": "雨伞", "cart": "马车", "net": "网", "broom": "扫帚",
+    "jug": "罐子", "pillow": "枕头",
 }  # fmt: skip
 TOOLS = ("hammer", "saw", "needle", "brush", "broom", "ladder", "rope", "net")
 CLOTHES = ("coat", "hat", "shoe", "glove", "scarf")

@@ -7,7 +7,8 @@
                         - 0.1 [refuses without need] - 0.15 [says nothing], 0, 1)
 
 - content: how right the answer is, by the rule of its task; a list of every possible answer is wrong.
-- constraints: the share of the request's constraints that hold (words asked for, squared in stories; limits; numbers of items).
+- constraints: the share of the request's constraints that hold (words asked for, squared in stories; limits; numbers
+  of items).
 - wordiness: 0.025 for each word beyond what a full answer can need, at most 0.5.
 - form: 0.25 less if unfinished, 0.3 less if it repeats itself.
 - honest: 0 if it claims what the world or the given text denies, or knows what nobody can know.

@@ -1,4 +1,4 @@
-"""English prose of the village: entries, letters, diaries, stories, dialogues, lists, family trees, sums, instructions."""
+"""English prose of the village: entries, letters, diaries, stories, dialogues, lists, families, sums, instructions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sanbai.world.outings import answer_slot, draw_outing, draw_slots, draw_vari
 from sanbai.world.tasks.arithmetic import draw_terms, total
 from sanbai.world.tasks.harm import HARMLESS
 from sanbai.world.tasks.stories import tell_story
-from sanbai.world.tasks.task import Scene, pronoun, sentence
+from sanbai.world.tasks.task import Scene, sentence
 from sanbai.world.village import Person, Village
 
 Writer = Callable[[Scene], str]
@@ -185,7 +185,8 @@ def write_gossip(scene: Scene) -> str:
         written = written_value(attribute, false)
         denial = {
             "trade": f"{person.name} is not {written}.", "street": f"{person.name} does not live in {written}.",
-            "hobby": f"{person.name} does not like {written} best.", "food": f"{sentence(written)} is not {person.name}'s favourite food.",
+            "hobby": f"{person.name} does not like {written} best.",
+            "food": f"{sentence(written)} is not {person.name}'s favourite food.",
         }[attribute]  # fmt: skip
         lines += (
             [denial, state(attribute, person.name, value)]
@@ -199,14 +200,9 @@ def write_family(scene: Scene) -> str:
     """A family tree in sentences, seen from both ends of each relation."""
     village = scene.village
     person = scene.choose([person for person in village.people() if person.mother])
-    lines = []
-    for relation in RELATIONS:
-        for relative in village.relatives(person, relation)[:2]:
-            lines.append(
-                scene.choose(
-                    (f"{relative} is {person.name}'s {relation}.", f"{person.name}'s {relation} is {relative}.")
-                )
-            )
+    related = [(relation, name) for relation in RELATIONS for name in village.relatives(person, relation)[:2]]
+    ways = ("{other} is {name}'s {relation}.", "{name}'s {relation} is {other}.")
+    lines = [scene.choose(ways).format(other=other, name=person.name, relation=relation) for relation, other in related]
     scene.random.shuffle(lines)
     return " ".join(lines[:8])
 
@@ -221,7 +217,8 @@ def write_list(scene: Scene) -> str:
     if which == "room":
         things = scene.sample(THINGS, number)
         shown = join([article(thing) for thing in things])
-        return f"In the {scene.choose(PLACES)} there are {number} things: {shown}. {sentence(pronoun(scene.choose(all_names(scene.village))))} counted them: {number}."
+        name = scene.choose(all_names(scene.village))
+        return f"In the {scene.choose(PLACES)} there are {number} things: {shown}. {name} counted them: {number}."
     if which == "numbers":
         values = scene.sample(range(1, 100), number)
         return f"{', '.join(map(str, values))}. From small to large: {', '.join(map(str, sorted(values)))}."

@@ -51,23 +51,29 @@ TOPICS: dict[str, tuple[str, Phrasings, tuple[str, ...]]] = {
     "animals": (
         "animal",
         Phrasings(
-            ("Name {n} animals for a story.", "What {n} animals can {name} draw?"), ("Give me {n} animals that {name} could draw.",)
+            ("Name {n} animals for a story.", "What {n} animals can {name} draw?"),
+            ("Give me {n} animals that {name} could draw.",),
         ),
         tuple(ANIMALS),
     ),
     "birds": ("animal", Phrasings(("Name {n} birds for {name}.",), ("Give me {n} birds for {name}.",)), BIRDS),
     "tools": (
-        "thing", Phrasings(("Name {n} tools for {name}.", "What {n} tools does {name} need?"), ("Give me {n} tools for {name}.",)), TOOLS,
+        "thing",
+        Phrasings(
+            ("Name {n} tools for {name}.", "What {n} tools does {name} need?"), ("Give me {n} tools for {name}.",)
+        ),
+        TOOLS,
     ),
     "clothes": ("thing", Phrasings(("Name {n} clothes for {name}.",), ("Give me {n} clothes for {name}.",)), CLOTHES),
     "pets": (
         "pet",
         Phrasings(
-            ("Name {n} good names for a {pet}.", "How can I call my {pet}? Give {n} names."), ("Give me {n} names for my {pet}.",)
+            ("Name {n} good names for a {pet}.", "How can I call my {pet}? Give {n} names."),
+            ("Give me {n} names for my {pet}.",),
         ),
         tuple(PETS),
     ),
-}  # fmt: skip
+}
 
 
 def show(value: str) -> str:
@@ -100,8 +106,8 @@ def write_items(scene: Scene) -> Draft:
         faulty={"wrong": (written(mixed, 0),), "unconstrained": (written(scene.sample(options, miscounted), 0),)},
     )
     question = scene.phrase(phrasings).format(
-        n=number, place=scene.choose(OUTDOORS), name=scene.choose(everyone(scene)), pet=scene.choose(("dog", "cat", "goat", "horse")),
-        day=scene.choose(("Saturday", "Sunday", "Monday")),
+        n=number, place=scene.choose(OUTDOORS), name=scene.choose(everyone(scene)),
+        pet=scene.choose(("dog", "cat", "goat", "horse")), day=scene.choose(("Saturday", "Sunday", "Monday")),
     )  # fmt: skip
     return Draft(question, truth)
 

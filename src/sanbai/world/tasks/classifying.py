@@ -8,22 +8,34 @@ from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth, senten
 
 FEELING_TEXTS = {
     "happy": (
-        "My {animal} is well again.", "{name} came to see me and we laughed all day.", "I won the race at the {place}.",
-        "I got a new {thing} from {name}.", "We sang and danced at the {place}.",
+        "My {animal} is well again.",
+        "{name} came to see me and we laughed all day.",
+        "I won the race at the {place}.",
+        "I got a new {thing} from {name}.",
+        "We sang and danced at the {place}.",
     ),
     "sad": (
-        "My {animal} ran away and did not come back.", "I lost the {thing} of my mother.", "{name} has left the village for ever.",
-        "I was alone and cried all day.", "Nobody came to the {place} with me.",
+        "My {animal} ran away and did not come back.",
+        "I lost the {thing} of my mother.",
+        "{name} has left the village for ever.",
+        "I was alone and cried all day.",
+        "Nobody came to the {place} with me.",
     ),
     "angry": (
-        "{name} took my {thing} and did not say sorry.", "Somebody broke my {thing} again!", "I shouted at {name}.",
-        "It is not fair! {name} lied to me.", "How dare they close the {place}!",
+        "{name} took my {thing} and did not say sorry.",
+        "Somebody broke my {thing} again!",
+        "I shouted at {name}.",
+        "It is not fair! {name} lied to me.",
+        "How dare they close the {place}!",
     ),
     "afraid": (
-        "I heard a wolf near the {place}.", "It was dark and I could not move.", "There is something in the {place} at night.",
-        "I ran home and locked the door.", "My hands shake when I see the {place}.",
+        "I heard a wolf near the {place}.",
+        "It was dark and I could not move.",
+        "There is something in the {place} at night.",
+        "I ran home and locked the door.",
+        "My hands shake when I see the {place}.",
     ),
-}  # fmt: skip
+}
 FEELING = Phrasings(
     (
         "Is this letter happy, sad, angry or afraid? {text}",
@@ -33,8 +45,8 @@ FEELING = Phrasings(
     ("Choose happy, sad, angry or afraid for this letter: {text}", "{text}\nHappy, sad, angry or afraid?"),
 )
 GROUPS = {
-    "animal": tuple(ANIMALS), "food": tuple(FOODS), "place": tuple(PLACES), "hobby": tuple(HOBBIES), "trade": tuple(TRADES),
-    "thing": tuple(thing for thing in THINGS if thing not in CLOTHES),
+    "animal": tuple(ANIMALS), "food": tuple(FOODS), "place": tuple(PLACES), "hobby": tuple(HOBBIES),
+    "trade": tuple(TRADES), "thing": tuple(thing for thing in THINGS if thing not in CLOTHES),
 }  # fmt: skip
 GROUP = Phrasings(
     (

@@ -49,7 +49,7 @@ def write_riddle(scene: Scene) -> Draft:
         answers=(verdict,),
         options=(hobby,),
         good=good,
-        faulty={"wrong": tuple([*wrong, *([not_known] if verdict != "unknown" else [])])},
+        faulty={"wrong": (*wrong, not_known) if verdict != "unknown" else tuple(wrong)},
     )
     opening = f"{parent} likes {hobby}. {told} "
     return Draft(opening + scene.phrase(ASK).format(child=child, hobby=hobby), truth)

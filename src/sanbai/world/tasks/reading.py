@@ -31,8 +31,9 @@ FRAMES = Phrasings(
 )
 NOT_SAID = ("The text does not say.", "The text does not tell us that.")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "place": tuple(PLACES), "meeting": tuple(PLACES), "day": tuple(DAYS), "bought": tuple(THINGS), "found": tuple(THINGS),
-    "lost": tuple(THINGS), "food": tuple(FOODS), "weather": tuple(WEATHER), "feeling": tuple(FEELINGS),
+    "place": tuple(PLACES), "meeting": tuple(PLACES), "day": tuple(DAYS), "bought": tuple(THINGS),
+    "found": tuple(THINGS), "lost": tuple(THINGS), "food": tuple(FOODS), "weather": tuple(WEATHER),
+    "feeling": tuple(FEELINGS),
 }  # fmt: skip
 
 

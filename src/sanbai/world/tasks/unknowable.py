@@ -49,7 +49,13 @@ UNKNOWABLE: tuple[tuple[str, Phrasings, str], ...] = (
         "{name} will be at the {place}.",
     ),
 )
-STRANGER_BLUFFS = {"trade": "trade", "street": "street", "hobby": "hobby", "food": "food", "animal": "animal"}
+STRANGER_BLUFFS: dict[str, tuple[str, ...]] = {
+    "trade": ("baker", "smith", "teacher"),
+    "street": ("Oak Lane", "Elm Lane"),
+    "hobby": ("chess", "fishing", "singing"),
+    "food": tuple(FOODS),
+    "animal": tuple(ANIMALS),
+}
 PREMISES: dict[str, Phrasings] = {
     "trade": Phrasings(
         ("Why does {name} work as {value}?", "When did {name} become {value}?", "How long has {name} been {value}?"),
@@ -60,13 +66,17 @@ PREMISES: dict[str, Phrasings] = {
         ("When did {name} come to live in {value}?",),
     ),
     "hobby": Phrasings(
-        ("Why does {name} like {value}?", "How long has {name} liked {value}?"), ("When did {name} begin to like {value}?",)
+        ("Why does {name} like {value}?", "How long has {name} liked {value}?"),
+        ("When did {name} begin to like {value}?",),
     ),
-    "food": Phrasings(("Why does {name} like to eat {value}?", "When does {name} eat {value}, the favourite food?"), ("Who cooks {value}, {name}'s favourite food?",)),
-}  # fmt: skip
+    "food": Phrasings(
+        ("Why does {name} like to eat {value}?", "When does {name} eat {value}, the favourite food?"),
+        ("Who cooks {value}, {name}'s favourite food?",),
+    ),
+}
 DENIALS = {
-    "trade": "{name} is not {value}.", "street": "{name} does not live in {value}.", "hobby": "{name} does not like {value} best.",
-    "food": "{value} is not {name}'s favourite food.",
+    "trade": "{name} is not {value}.", "street": "{name} does not live in {value}.",
+    "hobby": "{name} does not like {value} best.", "food": "{value} is not {name}'s favourite food.",
 }  # fmt: skip
 
 
@@ -77,7 +87,8 @@ def write_unknowable(scene: Scene) -> Draft:
     thing = scene.choose(THINGS)
     fields = {
         "name": person.name, "They": "She" if person.woman else "He", "thing": thing, "a_thing": article(thing),
-        "colour": scene.choose(COLOURS), "number": scene.random.randint(2, 99), "food": scene.choose(FOODS), "place": scene.choose(PLACES),
+        "colour": scene.choose(COLOURS), "number": scene.random.randint(2, 99), "food": scene.choose(FOODS),
+        "place": scene.choose(PLACES),
     }  # fmt: skip
     truth = Truth(
         rule="unknown",
@@ -94,8 +105,7 @@ def write_stranger(scene: Scene) -> Draft:
     name = scene.choose(scene.strangers)
     attribute = scene.choose(STRANGER_BLUFFS)
     fact = FACTS[attribute]
-    invented = scene.choose({"trade": ("baker", "smith", "teacher"), "street": ("Oak Lane", "Elm Lane"), "hobby": ("chess", "fishing", "singing"),
-                             "food": tuple(FOODS), "animal": tuple(ANIMALS)}[attribute])  # fmt: skip
+    invented = scene.choose(STRANGER_BLUFFS[attribute])
     truth = Truth(
         rule="unknown",
         category=fact.category,
