@@ -179,7 +179,7 @@ export class Conversation {
       },
       done: ({ html, finish_reason, model, round, state }) =>
         end({ html, finish_reason, model, round: round ?? message.round, state: state ?? "done" }),
-      error: (trouble) => end({ state: "failed", trouble }),
+      error: (trouble) => end({ state: "failed", trouble: sentence(trouble) }),
     });
     this.live.set(message.id, stopListening);
   }

@@ -26,7 +26,7 @@ export class DraftPair {
       h(
         "section",
         { class: "draft card", "aria-label": `Draft ${position + 1}` },
-        h("h3", {}, `Draft ${position + 1}`),
+        h("h2", {}, `Draft ${position + 1}`),
         view.element,
         this.buttons[position],
       ),

@@ -37,7 +37,7 @@ export class TaskView {
       h(
         "div",
         { class: `prompt-message ${role}` },
-        h("h3", {}, ROLE_NAMES[/** @type {keyof typeof ROLE_NAMES} */ (role)] ?? role),
+        h("h2", {}, ROLE_NAMES[/** @type {keyof typeof ROLE_NAMES} */ (role)] ?? role),
         h("div", { class: "prose" }, trusted(html)),
       ),
     );

@@ -91,5 +91,6 @@ export function idempotencyKey() {
  * @returns {string}
  */
 export function sentence(trouble) {
-  return trouble instanceof Error ? trouble.message : String(trouble);
+  const text = trouble instanceof Error ? trouble.message : String(trouble);
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }

@@ -67,10 +67,10 @@ function askPassword() {
 
 /** @param {string} name */
 function choosePassword(name) {
-  const rule = { type: "password", autocomplete: "new-password", minlength: 10 };
+  const rule = { type: "password", autocomplete: "new-password", minlength: 8 };
   showForm(
     `Hello, ${name}`,
-    "Choose a password for the next time. Ten characters or more; a short sentence does well.",
+    "Choose a password for the next time. Eight characters or more; a short sentence does well.",
     [
       h("input", { type: "text", name: "name", value: name, autocomplete: "username", hidden: true }),
       field("New password", { name: "password", "data-testid": "new-password", ...rule }),
