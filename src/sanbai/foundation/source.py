@@ -25,14 +25,16 @@ FLOORS = (
     "cli",
 )
 
+SOURCE_SUFFIXES = frozenset({".py", ".css"})
+
 
 @functools.cache
 def source_fingerprint(floor: str) -> str:
-    """Return SHA-256 over names and contents of the Python files of `floor` and the floors below."""
+    """Return SHA-256 over names and contents of the source files of `floor` and the floors below."""
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()
     for name in FLOORS[: FLOORS.index(floor) + 1]:
-        for path in sorted((package / name).rglob("*.py")):
+        for path in sorted(path for path in (package / name).rglob("*") if path.suffix in SOURCE_SUFFIXES):
             digest.update(f"{path.relative_to(package)}\0".encode())
             digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""`sanbai chat`: talk to a model in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sanbai.cli.options import open_workspace, workspace_options
+
+
+@click.command(help="Talk to a model in the terminal.")
+@click.option("--model", "name", default="served", show_default=True, help="A model's name, or its artifact's.")
+@click.option("--temperature", type=click.FloatRange(0, 100), default=0.7, show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True)
+@workspace_options
+def command(name: str, temperature: float, max_new_tokens: int, workspace: Path, database: str) -> None:
+    """Read lines, stream answers; an empty line or Ctrl-D ends."""
+    import secrets
+
+    from sanbai.cli.stores import open_store, resolve_model
+    from sanbai.data.vocabulary import load_tokenizer
+    from sanbai.generation.sampling import Sampling
+    from sanbai.generation.stream import stream
+    from sanbai.model.hugging_face import load_language_model
+    from sanbai.text.chat_template import encode_prompt
+
+    space = open_workspace(workspace, database)
+    artifact = resolve_model(open_store(space), space, name)
+    tokenizer, model = load_tokenizer(artifact), load_language_model(artifact.path)
+    sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
+    messages: list[dict[str, str]] = []
+    click.echo(f"{name} ({artifact.name}); an empty line ends", err=True)
+    while line := click.prompt("you", default="", show_default=False, prompt_suffix="> "):
+        messages.append({"role": "user", "content": line})
+        room = model.config.max_positions - max_new_tokens
+        prompt = encode_prompt(tokenizer, messages, max_tokens=room)
+        pieces = []
+        for piece in stream(
+            model,
+            prompt,
+            sampling,
+            seed=secrets.randbits(62),
+            stop_ids=tokenizer.reserved.ends(),
+            tokenizer=tokenizer,
+            stop_strings=(),
+        ):
+            pieces.append(piece.text)
+            click.echo(piece.text, nl=False)
+        click.echo()
+        messages.append({"role": "assistant", "content": "".join(pieces)})

@@ -1,0 +1,92 @@
+"""`sanbai model`: the models that rounds made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sanbai.cli.options import json_option, open_workspace, print_record, workspace_options
+
+
+@click.group(help="List models, show one, trace its lineage.")
+def command() -> None:
+    """Group."""
+
+
+@command.command("list")
+@click.option("--presets", is_flag=True, help="List the shapes that ship instead.")
+@workspace_options
+@json_option
+def list_(workspace: Path, database: str, *, presets: bool, as_json: bool) -> None:
+    """List the registered models; `*` marks the one that serves."""
+    if presets:
+        _list_presets(as_json=as_json)
+        return
+    from dataclasses import asdict
+
+    from sanbai.cli.stores import open_store
+    from sanbai.feedback.registry import list_models, served
+
+    store = open_store(open_workspace(workspace, database))
+    deployment = served(store)
+    serving = deployment.model if deployment else ""
+    models = list_models(store)
+    for model in models:
+        mark = "*" if model.name == serving else " "
+        click.echo(f"{mark} {model.name:<16} {model.kind:<11} round {model.round:<3} {model.artifact}")
+    if not models:
+        click.echo("no models yet; `sanbai quickstart` makes some", err=True)
+    if as_json:
+        print_record([{**asdict(model), "served": model.name == serving} for model in models])
+
+
+def _list_presets(*, as_json: bool) -> None:
+    from sanbai.model.presets import PRESETS
+
+    rows = [{"name": name, **config.model_dump(mode="json")} for name, config in PRESETS.items()]
+    for row in rows:
+        shape = f"{row['num_layers']} layers, width {row['width']}, {row['num_heads']} heads"
+        click.echo(f"{row['name']:<16} {shape:<40} {row['norm']} {row['positions']} {row['feed_forward']}")
+    if as_json:
+        print_record(rows)
+
+
+@command.command()
+@click.argument("name")
+@workspace_options
+@json_option
+def show(name: str, workspace: Path, database: str, *, as_json: bool) -> None:
+    """Show what made a model, and its figures."""
+    from sanbai.cli.stores import open_store, resolve_model
+
+    space = open_workspace(workspace, database)
+    artifact = resolve_model(open_store(space), space, name)
+    manifest = dict(artifact.manifest)
+    for key in ("kind", "stage", "id", "parents", "seed", "metrics", "licences", "machine", "started", "seconds"):
+        click.echo(f"{key:<10} {manifest[key]}")
+    if as_json:
+        print_record(manifest)
+
+
+@command.command()
+@click.argument("name")
+@workspace_options
+@json_option
+def lineage(name: str, workspace: Path, database: str, *, as_json: bool) -> None:
+    """Show the models that a model came from, and how many rows of feedback shaped it."""
+    from dataclasses import asdict
+
+    from sanbai.cli.stores import open_store
+    from sanbai.feedback.registry import model_lineage
+    from sanbai.feedback.snapshots import labels_of
+
+    store = open_store(open_workspace(workspace, database))
+    chain = model_lineage(store, name)
+    for depth, model in enumerate(chain):
+        snapshots = ", ".join(model.snapshots) or "no feedback"
+        click.echo(f"{'  ' * depth}{model.name} ({model.kind}, round {model.round}, {model.artifact}; {snapshots})")
+    labels = labels_of(store, name)
+    click.echo(f"shaped by {len(labels)} rows of feedback")
+    if as_json:
+        print_record({"lineage": [asdict(model) for model in chain], "feedback_rows": len(labels)})

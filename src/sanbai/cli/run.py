@@ -1,0 +1,71 @@
+"""`sanbai run`: start a recipe's whole pipeline; list and show runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sanbai.cli.options import json_option, open_job, open_workspace, print_record, workspace_options
+
+
+@click.group(help="Start a recipe's whole pipeline; list and show runs.")
+def command() -> None:
+    """Group."""
+
+
+@command.command()
+@click.argument("recipe")
+@click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder of your files.")
+@click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
+@workspace_options
+@json_option
+def start(recipe: str, data: Path, seed: int | None, workspace: Path, database: str, *, as_json: bool) -> None:
+    """Run every stage of RECIPE, from documents to the report; give it again to continue a stopped run."""
+    from sanbai.cli.pipelines import run_recipe
+    from sanbai.cli.recipes import find_recipe, read_recipe
+
+    resolved, serve = read_recipe(find_recipe(recipe), seed=seed)
+    with open_job(open_workspace(workspace, database)) as job:
+        record = run_recipe(job, resolved, serve, data)
+    if as_json:
+        print_record(record)
+
+
+@command.command("list")
+@workspace_options
+@json_option
+def list_(workspace: Path, database: str, *, as_json: bool) -> None:
+    """List the runs of the workspace with stage, state and time."""
+    from sanbai.foundation.run import read_run
+
+    space = open_workspace(workspace, database)
+    runs = [{"name": path.parent.name, **read_run(path.parent)} for path in space.runs.glob("*/run.json")]
+    runs.sort(key=lambda run: str(run["started"]))
+    for run in runs:
+        click.echo(f"{run['name']:<28} {run['stage']:<16} {run['state']:<8} {run['seconds']:>8.1f} s  {run['started']}")
+    if not runs:
+        click.echo("no runs yet", err=True)
+    if as_json:
+        print_record(runs)
+
+
+@command.command()
+@click.argument("name")
+@workspace_options
+@json_option
+def show(name: str, workspace: Path, database: str, *, as_json: bool) -> None:
+    """Show a run's state and its last metrics."""
+    from sanbai.foundation.errors import UnknownNameError
+    from sanbai.foundation.run import read_metrics, read_run
+
+    space = open_workspace(workspace, database)
+    folders = [path for path in space.runs.iterdir() if path.name.startswith(name)]
+    if len(folders) != 1:
+        raise UnknownNameError(f"{name}: {len(folders)} runs begin so; see `sanbai run list`")
+    metrics = read_metrics(folders[0])
+    record = {"name": folders[0].name, **read_run(folders[0]), "last": metrics[-1] if metrics else {}}
+    for key, value in record.items():
+        click.echo(f"{key:<10} {value}")
+    if as_json:
+        print_record(record)
