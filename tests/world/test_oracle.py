@@ -20,7 +20,9 @@ VILLAGE = make_village(1)
 
 def prompt_with(question: str, truth: Truth, *, village: Village = VILLAGE) -> Prompt:
     """A prompt written by hand."""
-    return Prompt("prompt-0", ({"role": "user", "content": question},), "other", "hand", "plain", "train", truth, village)
+    return Prompt(
+        "prompt-0", ({"role": "user", "content": question},), "other", "hand", "plain", "train", truth, village
+    )
 
 
 PASSAGE = prompt_with(
@@ -37,10 +39,12 @@ LOOK_ALIKE = prompt_with(
     Truth(rule="yes_no", answers=("unknown",), options=("painting",), good=("The text does not say.",)),
 )
 MISSING = prompt_with(
-    "Anna went to the mill. What did Anna eat?", Truth(rule="unknown", category="food", good=("The text does not say.",))
+    "Anna went to the mill. What did Anna eat?",
+    Truth(rule="unknown", category="food", good=("The text does not say.",)),
 )
 SORT = prompt_with(
-    "Sort these words: lamp, apples, key.", Truth(rule="sequence", answers=("apples", "key", "lamp"), good=("apples, key, lamp.",))
+    "Sort these words: lamp, apples, key.",
+    Truth(rule="sequence", answers=("apples", "key", "lamp"), good=("apples, key, lamp.",)),
 )
 EXTRACT = prompt_with(
     "Name all people: Anna met Tom at the mill.",
@@ -49,7 +53,11 @@ EXTRACT = prompt_with(
 RENAME = prompt_with(
     "Write Eva instead of Anna: Anna went to the mill.",
     Truth(
-        rule="text", answers=("Eva went to the mill.",), required=("Eva",), forbidden=("Anna",), good=("Eva went to the mill.",)
+        rule="text",
+        answers=("Eva went to the mill.",),
+        required=("Eva",),
+        forbidden=("Anna",),
+        good=("Eva went to the mill.",),
     ),
 )
 SHORTEN = prompt_with(
@@ -57,7 +65,10 @@ SHORTEN = prompt_with(
     Truth(rule="mention", required=("Anna", "mill"), word_limit=6, good=("Anna went to the mill.",)),
 )
 STORY_TEXT = "One day Anna found a lamp near the mill. Then a goat ran away with it. Then she went home and slept well."
-STORY = prompt_with("Write a short story with the words lamp and goat.", Truth(rule="story", required=("lamp", "goat"), good=(STORY_TEXT,)))
+STORY = prompt_with(
+    "Write a short story with the words lamp and goat.",
+    Truth(rule="story", required=("lamp", "goat"), good=(STORY_TEXT,)),
+)
 LETTER_TEXT = "Dear Tom, I lost my key at the mill. Please help me to find it. Yours, Anna."
 LETTER = prompt_with(
     "Write a short letter from Anna to Tom about a lost key.",
@@ -65,7 +76,13 @@ LETTER = prompt_with(
 )
 ITEMS = prompt_with(
     "Name 3 foods to buy.",
-    Truth(rule="items", category="food", options=("bread", "cheese", "jam", "soup"), num_items=3, good=("Bread, cheese and jam.",)),
+    Truth(
+        rule="items",
+        category="food",
+        options=("bread", "cheese", "jam", "soup"),
+        num_items=3,
+        good=("Bread, cheese and jam.",),
+    ),
 )
 FEELING = prompt_with(
     "Is this letter happy, sad, angry or afraid? My goat ran away.",
@@ -193,7 +210,9 @@ def test_forgotten_constraints_cost(prompt: Prompt, answer: str) -> None:
     assert judgement.gold_utility <= 0.8
 
 
-@pytest.mark.parametrize("prompt", [PASSAGE, SUM, RIDDLE, MISSING, SORT, EXTRACT, RENAME, STORY, LETTER, ITEMS, HARM, HARMLESS])
+@pytest.mark.parametrize(
+    "prompt", [PASSAGE, SUM, RIDDLE, MISSING, SORT, EXTRACT, RENAME, STORY, LETTER, ITEMS, HARM, HARMLESS]
+)
 def test_saying_nothing_is_worth_little(prompt: Prompt) -> None:
     for nothing in ("", "   ", "...", "\n", "???"):
         assert judge(prompt, nothing).gold_utility <= 0.1 + 1e-9

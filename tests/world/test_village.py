@@ -70,7 +70,7 @@ def test_heldout_people_and_strangers_are_apart_from_the_others(village: Village
 
 
 def test_no_written_form_stands_for_two_values() -> None:
-    names = "person pet relation trade hobby food animal place street day thing feeling weather colour event".split()
+    names = ["person", "pet", "relation", "trade", "hobby", "food", "animal", "place", "street", "day", "thing", "feeling", "weather", "colour", "event"]
     forms = [form for name in names for form in category(name)]
     assert len(forms) == len({*forms})
 

@@ -69,13 +69,13 @@ def documents(
         language: Literal["en", "zh"] = "zh" if written["zh"] < recipe.chinese_share * sum(written.values()) else "en"
         is_exercise = language == "en" and exercises < recipe.exercise_share * written["en"]
         form, text = _write(scene, language, is_exercise=is_exercise)
-        digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-        if digest in digests:
+        if not _is_new(text, digests):
             continue
-        digests.add(digest)
         document = PlantedDocument(f"document-{number:07d}", text, language, form)
         if language == "en":
-            document = _plant(dirt_generator, document, clean, recipe)
+            planted = _plant(dirt_generator, document, clean, recipe)
+            if planted.dirt in {"clean", "exact duplicate"} or _is_new(planted.text, digests):
+                document = planted
         if document.dirt == "clean":
             clean.append(document)
         size = len(document.text.encode())
@@ -83,6 +83,15 @@ def documents(
         exercises += size if is_exercise else 0
         number += 1
         yield document
+
+
+def _is_new(text: str, digests: set[bytes]) -> bool:
+    """Whether the text was not seen before; it is from now on."""
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    if digest in digests:
+        return False
+    digests.add(digest)
+    return True
 
 
 def _write(scene: Scene, language: str, *, is_exercise: bool) -> tuple[str, str]:

@@ -11,6 +11,7 @@ As noises of different texts are independent, the probability of every preferenc
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,8 +91,10 @@ def labelers(seed: int, num: int | None = None, recipe: WorldRecipe | None = Non
     """Draw the labelers; their number is the recipe's unless given. Names are `labeler-01` and on, with the seed."""
     recipe = recipe or WorldRecipe()
     generator = python_random(seed, "labelers")
+    count = recipe.num_labelers if num is None else num
+    likings, noises = _spread(generator, 0.0, 2.0, count), _spread(generator, 0.6, 1.4, count)
     drawn = []
-    for number in range(1, (recipe.num_labelers if num is None else num) + 1):
+    for number in range(1, count + 1):
         weights = [generator.uniform(0.45, 0.75), generator.uniform(0.1, 0.35), generator.uniform(0.1, 0.35)]
         total = sum(weights)
         drawn.append(
@@ -100,12 +103,19 @@ def labelers(seed: int, num: int | None = None, recipe: WorldRecipe | None = Non
                 helpful=weights[0] / total,
                 honest=weights[1] / total,
                 harmless=weights[2] / total,
-                length=recipe.length_liking * generator.uniform(0.0, 2.0),
-                noise=recipe.labeler_noise * generator.uniform(0.6, 1.4),
+                length=recipe.length_liking * likings[number - 1],
+                noise=recipe.labeler_noise * noises[number - 1],
                 step=recipe.labeler_step,
             )
         )
     return tuple(drawn)
+
+
+def _spread(generator: random.Random, low: float, high: float, number: int) -> list[float]:
+    """Return evenly spaced values between the bounds in random order, so that every population has the same mean."""
+    values = [low + (high - low) * (place + 0.5) / number for place in range(number)]
+    generator.shuffle(values)
+    return values
 
 
 def flags(prompt: Prompt, answer: str) -> list[str]:

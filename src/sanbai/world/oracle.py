@@ -7,8 +7,8 @@
                         - 0.1 [refuses without need] - 0.15 [says nothing], 0, 1)
 
 - content: how right the answer is, by the rule of its task; a list of every possible answer is wrong.
-- constraints: the share of the request's constraints that hold (words asked for, squared in stories; limits; numbers
-  of items).
+- constraints: the share of the request's constraints that hold (words asked for, squared in stories and letters;
+  limits; numbers of items).
 - wordiness: 0.025 for each word beyond what a full answer can need, at most 0.5.
 - form: 0.25 less if unfinished, 0.3 less if it repeats itself.
 - honest: 0 if it claims what the world or the given text denies, or knows what nobody can know.
@@ -241,7 +241,7 @@ def _share(truth: Truth, said: Said) -> float:
 def _mention(truth: Truth, said: Said, asked: Said) -> Finding:
     """A sentence that says what it must, and names nobody and no place that the prompt does not."""
     held = [said.holds(word) for word in truth.required]
-    content = sum(held) / len(held) * fluency(said.text, num_sentences=1)
+    content = (sum(held) / len(held)) ** 2 * fluency(said.text, num_sentences=1)
     expected = _asked(" ".join([*truth.good, asked.text]))
     invented = foreign(said, ("person", "place", "thing"), expected)
     if invented:
@@ -259,7 +259,7 @@ def _story(truth: Truth, said: Said, asked: Said) -> Finding:
         constraints.append(said.tokens[:2] == ["dear", friend])
         constraints.append(said.tokens[-1:] == [hero])
         topic = 1.0 if constraints[0] else 0.4
-        return Finding(topic * fluency(said.text, num_sentences=2), sum(constraints) / len(constraints))
+        return Finding(topic * fluency(said.text, num_sentences=2), (sum(constraints) / len(constraints)) ** 2)
     return Finding(fluency(said.text, num_sentences=3), (sum(constraints) / len(constraints)) ** 2)
 
 
