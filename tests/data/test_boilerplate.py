@@ -6,7 +6,9 @@ from sanbai.data.boilerplate import find_boilerplate
 from sanbai.data.recipe import DataRecipe
 
 FOOTER = "Visit the village hall every Monday morning."
-RECIPE = DataRecipe(boilerplate_min_documents=20, boilerplate_share=0.1)
+RECIPE = DataRecipe(
+    remove_recurring_lines=True, boilerplate_min_documents=20, boilerplate_share=0.1, boilerplate_min_words=6
+)
 
 
 def texts(num_with_footer: int, total: int) -> list[str]:
@@ -38,3 +40,22 @@ def test_a_phrase_removes_its_line_unless_the_line_is_long() -> None:
     boilerplate = find_boilerplate(["x"], DataRecipe(boilerplate_max_words=6))
     text = "Anna bakes.\nThis page Uses Cookies today.\nShe uses cookies to feed the birds of the village.\nEnd."
     assert boilerplate.strip(text) == (text.replace("This page Uses Cookies today.\n", ""), 1)
+
+
+def test_lines_that_come_back_stay_unless_asked() -> None:
+    assert find_boilerplate(texts(100, 100), DataRecipe()).strip(FOOTER) == (FOOTER, 0)
+
+
+@pytest.mark.parametrize(
+    ("line", "removed"),
+    [
+        ("Home | News | Market | Contact", 1),
+        ("You are reading page 1 of 12.", 1),
+        ("| name | age | trade |", 0),
+        ("a | b", 0),
+        ("She read the first page of the book.", 0),
+        ("Anna bakes cookies.", 0),
+    ],
+)
+def test_rows_of_links_and_page_numbers_go_and_tables_stay(line: str, removed: int) -> None:
+    assert find_boilerplate([], DataRecipe()).strip(f"Story.\n{line}\nEnd.")[1] == removed

@@ -54,12 +54,10 @@ def dirty_village() -> list[Document]:
         Document(f"gibberish-{n}", " ".join("".join(chance.choices(letters, k=6)) for _ in range(20)))
         for n in range(10)
     ]
-    documents += [Document(f"repetition-{n}", f"{NAMES[n]} sleeps. " * 60) for n in range(5)]
+    documents += [Document(f"repetition-{n}", f"{NAMES[n]} sleeps. " * 20 * (n + 1)) for n in range(5)]
     documents += [Document(f"length-{n}", f"{NAMES[n]} sleeps.") for n in range(5)]
     documents += [Document(f"symbols-{n}", f"a{n} b c d e " + "#*~ " * 9) for n in range(5)]
-    documents += [
-        Document(f"footer-{n}", f"{story(chance)}\nPlease visit our lovely village hall again.") for n in range(30)
-    ]
+    documents += [Document(f"footer-{n}", f"{story(chance)}\nClick here to see the village hall.") for n in range(30)]
     documents += [Document(f"mail-{n}", f"{story(chance)} Write to {NAMES[n]}@village.example.") for n in range(6)]
     documents += [Document(f"phone-{n}", f"{story(chance)} Ring 555-010-012{n}.") for n in range(6)]
     documents += [Document(f"insult-{n}", f"{story(chance)} {NAMES[n]} is a zorkel!") for n in range(6)]
@@ -172,16 +170,16 @@ def test_an_insult_in_chinese_or_of_two_words_is_found() -> None:
     assert sorted(run(documents, insults=("笨蛋", "silly goose")).tagged) == ["two", "zh"]
 
 
-@pytest.mark.parametrize(("words", "verdict"), [(99, "kept"), (100, "repetition")])
+@pytest.mark.parametrize(("words", "verdict"), [(199, "kept"), (200, "repetition")])
 def test_repetition_is_tried_from_its_number_of_words_on(words: int, verdict: str) -> None:
     assert only(" ".join(["Anna", "sleeps", "well"][n % 3] for n in range(words)), gibberish_bits=30) == verdict
 
 
 @pytest.mark.parametrize(("limit", "verdict"), [(0.2, "kept"), (0.1999, "repetition")])
 def test_repeated_lines_at_their_limit(limit: float, verdict: str) -> None:
-    """Two of ten lines repeat an earlier one; each line is ten random words, so no other limit is near."""
+    """Two of ten lines repeat an earlier one; each line is 25 random numbers, so no other limit is near."""
     chance = random.Random(0)
-    lines = [" ".join(str(chance.randrange(10**6, 10**7)) for _ in range(13)) for _ in range(8)]
+    lines = [" ".join(str(chance.randrange(10**6, 10**7)) for _ in range(25)) for _ in range(8)]
     relaxed = {"top_ngram_shares": (1, 1, 1), "duplicate_ngram_shares": (1,) * 6, "duplicate_line_characters": 0.5}
     text = "\n".join([*lines, lines[0], lines[1]])
     assert only(text, duplicate_line_share=limit, gibberish_bits=30, **relaxed) == verdict

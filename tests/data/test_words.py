@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sanbai.data.words import batch_fingerprints, fixed_constants, hash_words, mix
+from sanbai.data.words import batch_texts, fixed_constants, hash_words, mix
 
 WORDS = st.lists(st.sampled_from(["a", "b", "ab", "ba", "村", "x1", "long" * 9]), max_size=8)
 DOCUMENTS = st.lists(WORDS.map(" ".join), max_size=6)
@@ -64,7 +64,5 @@ def test_constants_are_fixed_and_differ_by_name() -> None:
 
 def test_batches_hold_every_document_once_in_order() -> None:
     documents = ["x" * (n % 7 * 9000) for n in range(50)]
-    seen = [
-        (first + offset, text) for first, batch in batch_fingerprints(documents) for offset, text in enumerate(batch)
-    ]
+    seen = [(first + offset, text) for first, batch in batch_texts(documents) for offset, text in enumerate(batch)]
     assert seen == list(enumerate(documents))

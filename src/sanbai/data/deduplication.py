@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sanbai.data.words import Hashes, Indices, WordTable, batch_fingerprints, fixed_constants, hash_words, mix
+from sanbai.data.words import Hashes, Indices, WordTable, batch_texts, fixed_constants, hash_words, mix
 
 #: Runs hashed at once: the working arrays stay in the processor's second cache.
 _CHUNK_RUNS = 1 << 14
@@ -38,7 +38,7 @@ def make_shingles(fingerprints: Sequence[str], length: int) -> Shingles:
     """Return every run of `length` words of each document; a shorter document is one run, an empty one none."""
     hashes: list[Hashes] = []
     counts: list[Indices] = []
-    for _, batch in batch_fingerprints(fingerprints):
+    for _, batch in batch_texts(fingerprints):
         words = hash_words(batch)
         hash_N, document_N = _runs_or_whole(words, length)
         hashes.append(hash_N)

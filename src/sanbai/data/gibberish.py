@@ -8,11 +8,12 @@ vouch for itself. No language is built in: villages, Chinese and sums are each o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sanbai.data.words import mix
+from sanbai.data.words import batch_texts, mix
 
 _NUM_PAIRS = 1 << 20
 _NUM_SINGLES = 1 << 16
@@ -29,40 +30,62 @@ def surprises(texts: Sequence[str]) -> NDArray[np.float64]:
     """
     pair_counts = np.zeros(_NUM_PAIRS)
     single_counts = np.zeros(_NUM_SINGLES)
-    for text in texts:
-        firsts, seconds, pairs = _characters(text)
-        np.add.at(pair_counts, pairs, 1.0)
-        np.add.at(single_counts, seconds, 1.0)
+    batches = [_hash_characters(batch) for _, batch in batch_texts(texts)]
+    for batch in batches:
+        pair_counts += np.bincount(batch.pairs_N, minlength=_NUM_PAIRS)
+        single_counts += np.bincount(batch.seconds_N, minlength=_NUM_SINGLES)
     total = single_counts.sum()
-    result = np.zeros(len(texts))
-    for index, text in enumerate(texts):
-        firsts, seconds, pairs = _characters(text)
-        if len(pairs) == 0:
-            continue
-        pair_N = pair_counts[pairs] - _own_counts(pairs)
-        second_N = single_counts[seconds] - _own_counts(seconds)
-        first_N = single_counts[firsts] - _counts_within(firsts, seconds)
-        single = (second_N + 1.0) / (total - len(pairs) + _NUM_SINGLES)
-        probability = (pair_N + _PRIOR * single) / (np.maximum(first_N, pair_N) + _PRIOR)
-        result[index] = -np.log2(probability).mean()
-    return result
+    means = []
+    for batch in batches:
+        lengths = np.bincount(batch.text_N, minlength=batch.num_texts)
+        own_second_N = _own_counts(batch.text_N, batch.seconds_N)
+        own_first_N = np.roll(own_second_N, 1)  # a pair's first character is the last pair's second ...
+        starts = (np.cumsum(lengths) - lengths)[lengths > 0]  # ... but for the newline before a text
+        newline_N = batch.seconds_N == ord("\n")
+        newlines = np.bincount(batch.text_N, weights=newline_N, minlength=batch.num_texts)
+        own_first_N[starts] = newlines[lengths > 0]
+        pair_N = pair_counts[batch.pairs_N] - _own_counts(batch.text_N, batch.pairs_N)
+        second_N = single_counts[batch.seconds_N] - own_second_N
+        first_N = single_counts[batch.firsts_N] - own_first_N
+        own_N = lengths[batch.text_N]
+        single_N = (second_N + 1.0) / (total - own_N + _NUM_SINGLES)
+        bits_N = -np.log2((pair_N + _PRIOR * single_N) / (np.maximum(first_N, pair_N) + _PRIOR))
+        sums = np.bincount(batch.text_N, weights=bits_N, minlength=batch.num_texts)
+        means.append(sums / np.maximum(lengths, 1))
+    return np.concatenate(means) if means else np.empty(0)
 
 
-def _characters(text: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the hashed first and second characters of each pair, and the hashed pairs; a newline comes before all."""
-    codes = np.frombuffer(("\n" + text.lower()).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
-    pairs = mix((codes[:-1] << np.uint64(21)) ^ codes[1:]) & np.uint64(_NUM_PAIRS - 1)
+@dataclass(frozen=True, slots=True)
+class _Characters:
+    """The N character pairs of some texts, hashed: first, second, both, and the text that each pair belongs to."""
+
+    firsts_N: NDArray[np.int64]
+    seconds_N: NDArray[np.int64]
+    pairs_N: NDArray[np.int64]
+    text_N: NDArray[np.int64]
+    num_texts: int
+
+
+def _hash_characters(texts: Sequence[str]) -> _Characters:
+    """Return the pairs of each text in lower case, a newline before its first character."""
+    lowered = ["\n" + text.lower() for text in texts]
+    codes = np.frombuffer("".join(lowered).encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
+    lengths = np.array([len(text) for text in lowered])
+    is_second = np.ones(len(codes), dtype=np.bool_)
+    is_second[np.cumsum(lengths) - lengths] = False
+    seconds = np.flatnonzero(is_second)
+    pairs = mix((codes[seconds - 1] << np.uint64(21)) ^ codes[seconds]) & np.uint64(_NUM_PAIRS - 1)
     singles = (codes & np.uint64(_NUM_SINGLES - 1)).astype(np.int64)
-    return singles[:-1], singles[1:], pairs.astype(np.int64)
+    text_N = np.repeat(np.arange(len(texts)), lengths - 1)
+    return _Characters(singles[seconds - 1], singles[seconds], pairs.astype(np.int64), text_N, len(texts))
 
 
-def _own_counts(values: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how often each value occurs among them."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return counts[inverse].astype(np.float64)
-
-
-def _counts_within(values: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return how often each value occurs among the others."""
-    ordered = np.sort(others)
-    return (np.searchsorted(ordered, values, "right") - np.searchsorted(ordered, values, "left")).astype(np.float64)
+def _own_counts(text_N: NDArray[np.int64], values_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how often each value occurs in its text."""
+    keys = text_N * _NUM_PAIRS + values_N
+    order = np.argsort(keys)
+    edges = np.flatnonzero(np.diff(keys[order], prepend=-1))
+    sizes = np.diff(edges, append=len(keys))
+    counts_N = np.empty(len(keys), dtype=np.int64)
+    counts_N[order] = np.repeat(sizes, sizes)
+    return counts_N

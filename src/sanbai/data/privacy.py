@@ -28,7 +28,7 @@ _TELEPHONE = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _AFTER_WORD = re.compile(
-    rf"((?:\b(?:tele)?phones?|\bmobile|\btel|\bfax|\bcall|\bdial|\bring|电话|手机|致电)(?:\s+(?:me|us|number|is|on|at|no))*"
+    rf"((?:\b(?:tele)?phones?|\bmobile|\btel|\bfax|\bcall|\bdial|\bring|\bnumber|电话|手机|致电)(?:\s+(?:me|us|number|is|on|at|no))*"
     rf"[ .:：]{{0,3}}(?:号码)?[是为:： ]{{0,2}})({_GROUPS}|\d{{5,15}})(?![\w@])",
     re.IGNORECASE | re.ASCII,
 )

@@ -10,18 +10,26 @@ from sanbai.foundation.recipe import RecipeSection
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
-#: Phrases of lines that speak of the page, not of anything (C4, Raffel et al. 2020, arXiv:1910.10683, section 2.2).
+#: Phrases of lines that speak of the page, not of anything: C4's (Raffel et al. 2020, arXiv:1910.10683, section 2.2),
+#: and the buttons and footers that every crawl knows.
 BOILERPLATE_PHRASES = (
+    "accept our cookies",
     "all rights reserved",
+    "click here",
     "cookie policy",
+    "leave a comment",
+    "log in or sign up",
     "lorem ipsum",
     "privacy policy",
+    "share this page",
+    "skip to content",
     "subscribe to our newsletter",
     "terms of use",
     "use cookies",
     "use of cookies",
     "uses cookies",
     "版权所有",
+    "点击这里",
 )
 
 
@@ -32,23 +40,29 @@ class DataRecipe(RecipeSection):
     """Shorter documents are dropped."""
     max_words: int = Field(default=200_000, ge=10, le=100_000_000)
     """Longer documents are dropped."""
-    max_symbol_share: Share = 0.4
-    """Documents are dropped when more of their visible characters are neither letters nor digits."""
+    max_symbol_share: Share = 0.55
+    """Dropped when more of the visible characters are neither letters nor digits (sums of small numbers reach 0.47)."""
 
     boilerplate_phrases: tuple[str, ...] = BOILERPLATE_PHRASES
-    """Lines with one of these, in any case, are removed, if they have at most `boilerplate_max_words`."""
+    """Lines with one of these, in any case, are removed, and so are "page 1 of 2" and rows of links between bars, if
+    they have at most `boilerplate_max_words`."""
     boilerplate_max_words: int = Field(default=30, ge=1, le=10_000)
     """A longer line is no boilerplate, whatever phrase it holds."""
-    boilerplate_min_words: int = Field(default=6, ge=1, le=10_000)
+    remove_recurring_lines: bool = False
+    """Also remove lines that come back in many documents: right for pages of one site, wrong for exercises and forms,
+    whose questions come back too."""
+    boilerplate_min_words: int = Field(default=4, ge=1, le=10_000)
     """A shorter line is never removed for coming back in many documents."""
     boilerplate_min_documents: int = Field(default=20, ge=2, le=1_000_000)
     """A line that comes back is removed only if this many different documents hold it ..."""
     boilerplate_share: Share = 0.001
     """... and this share of all documents."""
 
-    repetition_min_words: int = Field(default=100, ge=1, le=10_000)
-    """Documents shorter than this are not tried for repetition: a list or a refrain is no fault. (Gopher, whose limits
-    follow, saw web pages of 50 words and more; short lists, sums and command references break them without fault.)"""
+    repetition_min_words: int = Field(default=200, ge=1, le=10_000)
+    """Shorter documents are tried only for the gravest repetition: a list or a refrain is no fault. (Gopher, whose
+    limits follow, saw web pages of 50 words and more; lists, sums and command references break them without fault.)"""
+    short_repetition_share: Share = 0.75
+    """Shorter documents of ten words or more are dropped when one pair of words takes up more of their letters."""
     duplicate_line_share: Share = 0.30
     """Largest share of lines that repeat an earlier one (Gopher, Rae et al. 2021, arXiv:2112.11446, table A1)."""
     duplicate_paragraph_share: Share = 0.30

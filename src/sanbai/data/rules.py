@@ -22,7 +22,10 @@ from sanbai.data.repetition import (
     duplicate_run_shares,
     top_run_shares,
 )
-from sanbai.data.words import batch_fingerprints, hash_words
+from sanbai.data.words import batch_texts, hash_words
+
+#: A text of fewer words cannot be said to repeat itself.
+NUM_WORDS_THAT_CAN_REPEAT = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +87,12 @@ def _word_pattern(entries: Sequence[str]) -> re.Pattern[str] | None:
 
 
 def judge_repetition(candidates: Sequence[Candidate], recipe: DataRecipe) -> list[Verdict | None]:
-    """Documents of some length that say the same again and again."""
+    """Documents that say the same again and again."""
     verdicts: list[Verdict | None] = [None] * len(candidates)
-    for first, batch in batch_fingerprints([candidate.words for candidate in candidates]):
+    for first, batch in batch_texts([candidate.words for candidate in candidates]):
         words = hash_words(batch)
-        long_enough = np.diff(words.bounds) >= recipe.repetition_min_words
+        num_words = np.diff(words.bounds)
+        top_pairs = top_run_shares(words, 2)
         measures = [
             (f"top run of {length} words", top_run_shares(words, length), limit)
             for length, limit in enumerate(recipe.top_ngram_shares, start=2)
@@ -96,27 +100,34 @@ def judge_repetition(candidates: Sequence[Candidate], recipe: DataRecipe) -> lis
             (f"repeated runs of {length} words", duplicate_run_shares(words, length), limit)
             for length, limit in enumerate(recipe.duplicate_ngram_shares, start=5)
         ]
-        for offset in np.flatnonzero(long_enough).tolist():
-            broken = [
-                f"{name}: share {shares[offset]:.3f} of letters, wanted at most {limit}"
-                for name, shares, limit in measures
-                if shares[offset] > limit
-            ] or _repeated_lines(candidates[first + offset].document.text, recipe)
+        for offset in np.flatnonzero(num_words >= NUM_WORDS_THAT_CAN_REPEAT).tolist():
+            if num_words[offset] < recipe.repetition_min_words:
+                broken = _over_limit([("top run of 2 words", float(top_pairs[offset]), recipe.short_repetition_share)])
+            else:
+                measured = [(name, float(shares[offset]), limit) for name, shares, limit in measures]
+                broken = _over_limit([*measured, *_line_measures(candidates[first + offset].document.text, recipe)])
             if broken:
-                verdicts[first + offset] = Verdict("repetition", broken[0])
+                verdicts[first + offset] = Verdict("repetition", broken)
     return verdicts
 
 
-def _repeated_lines(text: str, recipe: DataRecipe) -> list[str]:
+def _over_limit(measures: Sequence[tuple[str, float, float]]) -> str:
+    """Return what the first share above its limit is, or nothing."""
+    for name, share, limit in measures:
+        if share > limit:
+            return f"{name}: share {share:.3f}, wanted at most {limit}"
+    return ""
+
+
+def _line_measures(text: str, recipe: DataRecipe) -> list[tuple[str, float, float]]:
     lines, line_characters = duplicate_line_shares(text)
     paragraphs, paragraph_characters = duplicate_paragraph_shares(text)
-    measures = [
+    return [
         ("repeated lines", lines, recipe.duplicate_line_share),
         ("characters in repeated lines", line_characters, recipe.duplicate_line_characters),
         ("repeated paragraphs", paragraphs, recipe.duplicate_paragraph_share),
         ("characters in repeated paragraphs", paragraph_characters, recipe.duplicate_paragraph_characters),
     ]
-    return [f"{name}: share {share:.3f}, wanted at most {limit}" for name, share, limit in measures if share > limit]
 
 
 def judge_gibberish(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Indices = NDArray[np.int64]
 
-#: Fingerprints hashed at once, in characters: large enough for numpy, small enough for the processor's cache.
+#: Texts hashed at once, in characters: large enough for numpy, small enough for the processor's cache.
 BATCH_CHARACTERS = 1 << 16
 
 _SPACE = 0x20
@@ -108,13 +108,13 @@ def hash_words(fingerprints: Sequence[str]) -> WordTable:
     return WordTable(hashes_W, ends_W - starts_W, document_W, bounds)
 
 
-def batch_fingerprints(fingerprints: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield (index of the first, fingerprints) in batches of about `BATCH_CHARACTERS`."""
+def batch_texts(texts: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield (index of the first, texts) in batches of about `BATCH_CHARACTERS`."""
     first, size = 0, 0
-    for index, text in enumerate(fingerprints):
+    for index, text in enumerate(texts):
         size += len(text)
         if size >= BATCH_CHARACTERS:
-            yield first, fingerprints[first : index + 1]
+            yield first, texts[first : index + 1]
             first, size = index + 1, 0
-    if first < len(fingerprints):
-        yield first, fingerprints[first:]
+    if first < len(texts):
+        yield first, texts[first:]
