@@ -25,6 +25,10 @@ from sanbai.text.chat_template import EncodedConversation
 WINDOW_ITEMS = 65_536
 
 
+#: All of an item.
+WHOLE = slice(None)
+
+
 class Items(Protocol):
     """What can be packed: sequences of tokens with a mask of what is to be learned."""
 
@@ -32,11 +36,11 @@ class Items(Protocol):
     def lengths(self) -> NDArray[np.int64]:
         """Number of tokens of each item."""
 
-    def tokens(self, index: int) -> NDArray[np.int64]:
-        """Return an item's token ids."""
+    def tokens(self, index: int, piece: slice = WHOLE) -> NDArray[np.int64]:
+        """Return an item's token ids, or a piece of them."""
 
-    def loss_mask(self, index: int) -> NDArray[np.bool_]:
-        """Return which of an item's tokens are to be learned."""
+    def loss_mask(self, index: int, piece: slice = WHOLE) -> NDArray[np.bool_]:
+        """Return which of an item's tokens, or of a piece of it, are to be learned."""
 
 
 class EncodedItems:
@@ -46,13 +50,13 @@ class EncodedItems:
         self._conversations = conversations
         self.lengths: NDArray[np.int64] = np.array([len(each.tokens) for each in conversations], dtype=np.int64)
 
-    def tokens(self, index: int) -> NDArray[np.int64]:
-        """Return a conversation's token ids."""
-        return np.array(self._conversations[index].tokens, dtype=np.int64)
+    def tokens(self, index: int, piece: slice = WHOLE) -> NDArray[np.int64]:
+        """Return a conversation's token ids, or a piece of them."""
+        return np.array(self._conversations[index].tokens[piece], dtype=np.int64)
 
-    def loss_mask(self, index: int) -> NDArray[np.bool_]:
-        """Return which of a conversation's tokens are to be learned."""
-        return np.array(self._conversations[index].loss_mask, dtype=np.bool_)
+    def loss_mask(self, index: int, piece: slice = WHOLE) -> NDArray[np.bool_]:
+        """Return which of a conversation's tokens, or of a piece of it, are to be learned."""
+        return np.array(self._conversations[index].loss_mask[piece], dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +207,10 @@ def fill_rows(items: Items, plan: Plan, rows: Sequence[int], *, pad_id: int) -> 
         for segment, piece in enumerate(range(plan.row_bounds[row], plan.row_bounds[row + 1]), start=1):
             item, start, length = int(plan.items_N[piece]), int(plan.starts_N[piece]), int(plan.lengths_N[piece])
             here = slice(place, place + length)
-            tokens_BT[line, here] = items.tokens(item)[start : start + length]
+            tokens_BT[line, here] = items.tokens(item, slice(start, start + length))
             segments_BT[line, here] = segment
             positions_BT[line, here] = np.arange(length)
-            loss_mask_BT[line, here] = items.loss_mask(item)[start : start + length]
+            loss_mask_BT[line, here] = items.loss_mask(item, slice(start, start + length))
             loss_mask_BT[line, place] = False
             place += length
     return PackedBatch(tokens_BT, segments_BT, positions_BT, loss_mask_BT)

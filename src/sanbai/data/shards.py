@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sanbai.data.packing import WHOLE
 from sanbai.data.vocabulary import load_tokenizer
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.errors import ArtifactError, DataError
@@ -138,13 +139,13 @@ class ShardReader:
         """Tokens of the split, marks included."""
         return int(self._bounds[-1])
 
-    def tokens(self, index: int) -> NDArray[np.int64]:
-        """Return one document's ids, marks included."""
-        return self._tokens[self._bounds[index] : self._bounds[index + 1]].astype(np.int64)
+    def tokens(self, index: int, piece: slice = WHOLE) -> NDArray[np.int64]:
+        """Return one document's ids, marks included, or a piece of them."""
+        return self._tokens[self._bounds[index] : self._bounds[index + 1]][piece].astype(np.int64)
 
-    def loss_mask(self, index: int) -> NDArray[np.bool_]:
-        """Return a mask over one document's tokens: all are learned."""
-        return np.ones(int(self.lengths[index]), dtype=np.bool_)
+    def loss_mask(self, index: int, piece: slice = WHOLE) -> NDArray[np.bool_]:
+        """Return a mask over one document's tokens, or a piece of them: all are learned."""
+        return np.ones(len(range(int(self.lengths[index]))[piece]), dtype=np.bool_)
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
