@@ -254,6 +254,12 @@ def _given(connection: Connection, account: Account, ids: list[str]) -> set[str]
     )
 
 
+def shown_orders(store: Store, account: Account, task_ids: Sequence[str]) -> dict[str, list[int]]:
+    """Return task id -> the order in which the account was shown its answers, where it has leased the task."""
+    with store.read() as connection:
+        return _shown_orders(connection, account, list(task_ids))
+
+
 def _shown_orders(connection: Connection, account: Account, ids: list[str]) -> dict[str, list[int]]:
     lease = schema.label_lease
     rows = connection.execute(

@@ -96,6 +96,41 @@ def record_snapshot(store: Store, artifact: str, snapshot: Snapshot) -> None:
             connection.execute(table.insert(), rows)
 
 
+def snapshot_items(store: Store, artifact: str) -> list[Item]:
+    """Return the rows that entered a snapshot's artifact."""
+    table = schema.snapshot_item
+    query = select(table).where(table.c.snapshot == artifact).order_by(table.c.source, table.c.row_id)
+    with store.read() as connection:
+        return [Item(row.source, row.row_id, row.account_id) for row in connection.execute(query)]
+
+
+def count_items(store: Store, items: Iterable[Item]) -> dict[str, Any]:
+    """Count a snapshot's rows as people ask of them.
+
+    Returns:
+        `{"rankings": {"person", "simulated"}, "thumbs": {"up", "down"}, "draft_choices", "conversations",
+        "demonstrations"}`.
+    """
+    with store.read() as connection:
+        source_of = {row.id: row.source for row in connection.execute(select(schema.account))}
+        value_of = {row.id: row.value for row in connection.execute(select(schema.thumb.c.id, schema.thumb.c.value))}
+    counts: Counter[str] = Counter()
+    for item in items:
+        if item.source == "ranking":
+            counts[source_of[item.account_id]] += 1
+        elif item.source == "thumb":
+            counts["up" if value_of[item.row_id] > 0 else "down"] += 1
+        else:
+            counts[item.source] += 1
+    return {
+        "rankings": {"person": counts["person"], "simulated": counts["simulated"]},
+        "thumbs": {"up": counts["up"], "down": counts["down"]},
+        "draft_choices": counts["draft_choice"],
+        "conversations": counts["conversation"],
+        "demonstrations": counts["demonstration"],
+    }
+
+
 def labels_of(store: Store, model: str) -> list[Item]:
     """Return every row that shaped a model, through its own snapshots and its ancestors'."""
     ancestors = (

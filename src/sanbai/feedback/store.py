@@ -41,7 +41,9 @@ class Store:
         """
         try:
             self.url = make_url(url)
-            self.engine: Engine = sqlalchemy.create_engine(self.url, pool_size=16, max_overflow=48)
+            self.engine: Engine = sqlalchemy.create_engine(
+                self.url, pool_size=16, max_overflow=48, hide_parameters=True
+            )
         except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError(
                 f"{url.rsplit('@', maxsplit=1)[-1]}: not a database that can be opened ({error}); wanted "

@@ -1,0 +1,129 @@
+"""The application: one table of routes, the engine behind it, guards around it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sanbai.feedback import registry
+from sanbai.feedback.generations import recover_generations
+from sanbai.feedback.store import Store
+from sanbai.foundation.workspace import Workspace
+from sanbai.serving import (
+    account_routes,
+    chat_routes,
+    label_routes,
+    openai_api,
+    page_routes,
+    rounds_routes,
+    sign_in_routes,
+)
+from sanbai.serving.chat import Chat
+from sanbai.serving.engine import Engine
+from sanbai.serving.house import House, Promote, Rollback
+from sanbai.serving.problems import Problem, not_found
+from sanbai.serving.recipe import ServeRecipe
+from sanbai.serving.routes import make_routes, problem_response
+from sanbai.serving.security import Guard
+from sanbai.serving.welcome import Welcome
+
+#: Everything that can be asked; what is not here is refused.
+TABLE = (
+    *page_routes.ROWS,
+    *sign_in_routes.ROWS,
+    *chat_routes.ROWS,
+    *label_routes.ROWS,
+    *rounds_routes.ROWS,
+    *account_routes.ROWS,
+    *openai_api.ROWS,
+)
+
+
+def create_app(
+    workspace: Workspace,
+    store: Store,
+    *,
+    settings: ServeRecipe,
+    welcome: Welcome,
+    promote: Promote | None = None,
+    rollback: Rollback | None = None,
+) -> Starlette:
+    """Make the application of one server. Its engine starts and ends with the application's lifespan.
+
+    Args:
+        workspace: where the artifacts of models and reports lie.
+        store: created already.
+        settings: the recipe section `[serve]`.
+        welcome: what greets people in the chat.
+        promote: (round, override reason or "", who) -> puts a round's policy into service; without one, the
+            registry's newest policy of the round is served.
+        rollback: (who) -> brings back the model that served before; without one, the registry does.
+    """
+    engine = Engine(workspace, store, settings)
+    house = House(
+        workspace=workspace,
+        store=store,
+        settings=settings,
+        welcome=welcome,
+        engine=engine,
+        chat=Chat(store, engine, settings),
+        promote=promote or _promote_in(store),
+        rollback=rollback or _rollback_in(store),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await run_in_threadpool(recover_generations, store)
+        await run_in_threadpool(engine.start)
+        try:
+            yield
+        finally:
+            # The server has waited for its open connections by now; whoever is left has had the time.
+            await run_in_threadpool(engine.close, grace_seconds=0.0)
+
+    app = Starlette(
+        routes=make_routes(house, TABLE),
+        lifespan=lifespan,
+        middleware=[Middleware(Guard, allow_remote=settings.allow_remote)],
+        exception_handlers={HTTPException: _refuse},
+    )
+    app.router.redirect_slashes = False
+    app.state.house = house
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """Put Starlette's own refusals (no such route, another method) into the envelope."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        problem = Problem(405, f"{request.method} is not for this route", "method_not_allowed")
+    else:
+        problem = not_found()
+    response = problem_response(problem, request)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _promote_in(store: Store) -> Promote:
+    def promote(n: int, override_reason: str, actor: str) -> None:
+        policies = [model for model in registry.list_models(store) if model.round == n and model.kind == "policy"]
+        if not policies:
+            raise Problem(400, f"round {n} has made no policy yet", "invalid_value")
+        kind: registry.DeploymentKind = "override" if override_reason else "promote"
+        registry.serve(store, policies[-1].name, round=n, actor=actor, reason=override_reason, kind=kind)
+
+    return promote
+
+
+def _rollback_in(store: Store) -> Rollback:
+    def rollback(actor: str) -> None:
+        registry.rollback(store, actor=actor)
+
+    return rollback
