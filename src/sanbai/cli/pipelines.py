@@ -1,0 +1,164 @@
+"""A recipe from its documents to the gate's verdict, as one record: for `quickstart`, `run start` and `round run`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sanbai.cli.labeling import FrontDoor, simulated_accounts
+from sanbai.cli.stores import open_store, resolve_model
+from sanbai.evaluation.models import report_with_verdict
+from sanbai.feedback.registry import current_round, find_round, served
+from sanbai.feedback.store import Store
+from sanbai.foundation.artifacts import Artifact
+from sanbai.foundation.device import apply_compute
+from sanbai.foundation.errors import UsageError
+from sanbai.foundation.files import read_json, write_atomic, write_json_atomic
+from sanbai.foundation.recipe import validate_recipe
+from sanbai.foundation.run import read_run
+from sanbai.foundation.stage import Job
+from sanbai.foundation.workspace import Workspace
+from sanbai.rounds.material import WorldMaterial, open_material
+from sanbai.rounds.panel import split_panel, split_rankings
+from sanbai.rounds.pipeline import Pipeline
+from sanbai.rounds.recipe import Recipe
+from sanbai.rounds.snapshot import read_snapshot_rankings
+from sanbai.rounds.turn import Ancestry, Outcome, make_ancestry, register_ancestry, turn
+from sanbai.serving.recipe import ServeRecipe
+
+#: The recipe that a workspace's first round was made by; later rounds follow it unless told otherwise.
+WORKSPACE_RECIPE = "recipe.json"
+FINISHED = frozenset({"gated", "serving", "refused", "rolled_back"})
+#: What the record takes over from `evaluation.json`.
+SHOWN = ("models", "evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_tax", "few_shot", "worse")
+
+
+def run_recipe(job: Job, recipe: Recipe, serve: ServeRecipe, data: Path) -> dict[str, Any]:
+    """Run every stage of a recipe and return its record."""
+    if recipe.material == "files":
+        from sanbai.rounds.practice import run_files
+
+        apply_compute(recipe.compute)
+        return run_files(job, recipe, data)
+    return run_round(job, recipe, serve, simulated=True, number=1)
+
+
+def run_round(job: Job, recipe: Recipe, serve: ServeRecipe, *, simulated: bool, number: int) -> dict[str, Any]:
+    """Run or continue one round on the tiny world and return its record.
+
+    Args:
+        job: workspace, progress, stop signal.
+        recipe: all stages.
+        serve: settings of the loopback server that the simulated labelers answer through.
+        simulated: whether simulated labelers are asked, or only people's rows count.
+        number: of the round.
+    """
+    apply_compute(recipe.compute)
+    store = open_store(job.workspace)
+    material = open_material(recipe, Path())
+    if not isinstance(material, WorldMaterial):
+        raise UsageError('rounds with simulated labelers need material = "world"; `sanbai run start` runs files')
+    pipeline = Pipeline(job, recipe, material)
+    ancestry = make_ancestry(pipeline)
+    register_ancestry(store, ancestry)
+    if number == 1:
+        write_json_atomic(job.workspace.root / WORKSPACE_RECIPE, recipe.model_dump(mode="json"))
+    panel = split_panel([labeler.name for labeler in material.labelers], recipe.label)
+    outcome = turn(
+        pipeline,
+        store,
+        ancestry,
+        round=number,
+        panel=panel,
+        accounts=simulated_accounts(store, panel) if simulated else {},
+        collect=FrontDoor(job, store, serve, material),
+    )
+    page = report_with_verdict(outcome.report, outcome.verdict.to_json())
+    write_atomic(job.workspace.root / f"report-{number}.html", page)
+    return _record(job.workspace, store, recipe, ancestry, outcome)
+
+
+def workspace_recipe(workspace: Workspace) -> Recipe:
+    """Return the recipe of the workspace's first round.
+
+    Raises:
+        UsageError: there was none.
+    """
+    path = workspace.root / WORKSPACE_RECIPE
+    if not path.exists():
+        raise UsageError(f"{workspace.root}: no round was made here yet; start with `sanbai quickstart`")
+    return validate_recipe(Recipe, read_json(path), source=str(path))
+
+
+def evaluate_named(job: Job, names: Sequence[str]) -> tuple[Artifact, dict[str, Any]]:
+    """Evaluate models of the workspace by name, each against the one before it; return the report and its numbers."""
+    recipe = workspace_recipe(job.workspace)
+    apply_compute(recipe.compute)
+    store = open_store(job.workspace)
+    material = WorldMaterial(recipe)
+    pipeline = Pipeline(job, recipe, material)
+    ancestry = make_ancestry(pipeline)
+    models = {name: resolve_model(store, job.workspace, name) for name in names}
+    panel = split_panel([labeler.name for labeler in material.labelers], recipe.label)
+    newest = find_round(store, max(1, current_round(store)))
+    snapshot = job.workspace.load(newest.artifacts["snapshot"][-1])
+    reward = resolve_model(store, job.workspace, f"reward-{newest.n}")
+    heldout = split_rankings(read_snapshot_rankings(snapshot), panel).heldout
+    report = pipeline.report(models, ancestry.shards, reward, heldout, round=newest.n)
+    return report, read_json(report.file("evaluation.json"))
+
+
+def next_round(store: Store) -> int:
+    """Return the number of the unfinished round, or of a new one."""
+    newest = current_round(store)
+    return newest if newest and find_round(store, newest).state not in FINISHED else newest + 1
+
+
+def _record(workspace: Workspace, store: Store, recipe: Recipe, ancestry: Ancestry, outcome: Outcome) -> dict[str, Any]:
+    evaluation = read_json(outcome.report.file("evaluation.json"))
+    deployment = served(store)
+    return {
+        "round": outcome.round,
+        "seed": recipe.seed,
+        "workspace": str(workspace.root),
+        "seconds": _seconds(workspace, outcome),
+        **{
+            key: evaluation[key] for key in ("evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_tax")
+        },
+        "worse": evaluation["worse"],
+        "few_shot": evaluation["few_shot"],
+        "verdict": outcome.verdict.to_json(),
+        "served": deployment.model if deployment else "",
+        "snapshot": {"artifact": outcome.snapshot.name, **outcome.snapshot.metrics},
+        "artifacts": {
+            "base": ancestry.base.name,
+            "supervised": ancestry.supervised.name,
+            "policy": outcome.policy.name,
+        },
+        "report": str(workspace.root / f"report-{outcome.round}.html"),
+    }
+
+
+def _seconds(workspace: Workspace, outcome: Outcome) -> dict[str, float]:
+    """Return the time of every stage that the outcome came from, each once; round two does not count round one's."""
+    found: dict[str, Artifact] = {}
+    waiting = [outcome.report]
+    while waiting:
+        artifact = waiting.pop()
+        if artifact.name not in found:
+            found[artifact.name] = artifact
+            waiting.extend(workspace.load(str(name)) for name in artifact.manifest["parents"].values())
+    policy_parents = outcome.policy.manifest["parents"]
+    own = set(found)
+    if outcome.round > 1:
+        own = {outcome.report.name, outcome.policy.name, policy_parents["reward"], policy_parents["judge"]}
+    seconds = {str(found[name].manifest["stage"]): float(found[name].manifest["seconds"]) for name in sorted(own)}
+    seconds["snapshot"] = float(outcome.snapshot.manifest["seconds"])
+    for artifact in workspace.list("tasks"):
+        if artifact.manifest["parents"]["policy"] == policy_parents["start"]:
+            seconds["sample answers"] = float(artifact.manifest["seconds"])
+    label = workspace.runs / f"label-{outcome.round}"
+    if (label / "run.json").exists():
+        seconds["label"] = float(read_run(label)["seconds"])
+    return {name.replace(" ", "_"): round(value, 1) for name, value in sorted(seconds.items())}

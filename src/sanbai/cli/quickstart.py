@@ -1,0 +1,50 @@
+"""`sanbai quickstart`: make an assistant from nothing on the tiny world, show what came of it, serve it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sanbai.cli.options import json_option, open_job, open_workspace, print_record, workspace_options
+
+
+@click.command(help="Make an assistant from nothing on the tiny world, then serve it.")
+@click.option("--seed", type=click.IntRange(0), default=None, help="Instead of the recipe's.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8300, show_default=True)
+@click.option("--recipe", default="quickstart", show_default=True, help="A recipe file, or the name of one that ships.")
+@click.option("--no-serve", is_flag=True, help="End after the first round's report.")
+@workspace_options
+@json_option
+def command(
+    seed: int | None, port: int, recipe: str, workspace: Path, database: str, *, no_serve: bool, as_json: bool
+) -> None:
+    """Run the whole recipe; give the command again to continue a stopped one."""
+    from sanbai.cli.pipelines import run_recipe
+    from sanbai.cli.recipes import find_recipe, read_recipe
+    from sanbai.cli.serve import serve_workspace, take_port
+
+    resolved, serve = read_recipe(find_recipe(recipe), seed=seed)
+    serve = serve.model_copy(update={"port": port})
+    listener = None if no_serve else take_port(serve)
+    space = open_workspace(workspace, database)
+    with open_job(space) as job:
+        record = run_recipe(job, resolved, serve, Path())
+    _show(record)
+    if as_json:
+        print_record(record)
+    if listener is not None:
+        serve_workspace(space, serve, listener)
+
+
+def _show(record: dict[str, Any]) -> None:
+    """Print the table, the sample conversations and the verdict to standard error: talk, not the result."""
+    from rich.console import Console
+
+    from sanbai.evaluation.table import terminal_table
+
+    console = Console(stderr=True)
+    console.print(terminal_table(record))
+    console.print(f"The gate {record['verdict']['summary']}; {record['served']} serves.", highlight=False)
+    console.print(f"The whole report: {record['report']}", highlight=False)

@@ -1,0 +1,71 @@
+"""`sanbai serve`: the chat app, the labelers' console, the rounds and the OpenAI-compatible API."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sanbai.cli.options import open_workspace, workspace_options
+
+if TYPE_CHECKING:
+    from sanbai.foundation.workspace import Workspace
+    from sanbai.serving.recipe import ServeRecipe
+
+
+@click.command(help="Serve the chat app, the console and the OpenAI-compatible API.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8300, show_default=True)
+@click.option("--recipe", default="", help="Take the section [serve] of this recipe.")
+@workspace_options
+def command(port: int, recipe: str, workspace: Path, database: str) -> None:
+    """Serve until stopped."""
+    from sanbai.cli.recipes import find_recipe, read_recipe
+    from sanbai.serving.recipe import ServeRecipe
+
+    settings = read_recipe(find_recipe(recipe))[1] if recipe else ServeRecipe()
+    settings = settings.model_copy(update={"port": port})
+    serve_workspace(open_workspace(workspace, database), settings, take_port(settings))
+
+
+def take_port(settings: ServeRecipe) -> socket.socket:
+    """Take the port before anything slow begins.
+
+    Raises:
+        ResourceError: it is in use.
+        UsageError: others could reach the address, and that is not allowed.
+    """
+    from sanbai.serving.server import open_socket
+
+    return open_socket(settings.host, settings.port, allow_remote=settings.allow_remote)
+
+
+def serve_workspace(workspace: Workspace, settings: ServeRecipe, listener: socket.socket) -> None:
+    """Serve a workspace until stopped, telling where and, at the first start, how to sign in."""
+    from sanbai.cli.greeting import greet
+    from sanbai.cli.stores import open_store
+    from sanbai.rounds.promotion import promote, rollback
+    from sanbai.serving.app import create_app
+    from sanbai.serving.server import base_url_of, first_administrator, serve
+
+    store = open_store(workspace)
+    app = create_app(
+        workspace,
+        store,
+        settings=settings,
+        welcome=greet(workspace),
+        promote=lambda number, reason, actor: promote(store, number, actor=actor, override_reason=reason),
+        rollback=lambda actor: _ignore(rollback(store, actor=actor)),
+    )
+    address = base_url_of(listener)
+    click.echo(f"Sanbai serves on {address}", err=True)
+    if sign_in := first_administrator(store, address):
+        click.echo(f"Sign in, this once, as the administrator: {sign_in}", err=True)
+    else:
+        click.echo("Sign in with your password; `sanbai account sign-in admin` gives a new one-time sign-in.", err=True)
+    serve(app, settings.host, settings.port, listener=listener)
+
+
+def _ignore(_: object) -> None:
+    """Drop a result that the caller has no use for."""
