@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def ranking_loss(reward_BK: Tensor, preference_BKK: Tensor) -> Tensor:
-    """Negative log-likelihood of the strict preferences: mean over a prompt's pairs, then over prompts with a pair.
+def ranking_loss(reward_BK: Tensor, preference_BKK: Tensor, *, denominator: float) -> Tensor:
+    """Negative log-likelihood of the strict preferences: mean over a prompt's pairs, then over prompts.
 
-        loss = 1/B' Σ_b [ 1/n_b Σ_ij c_bij · (-log σ(r_bi - r_bj)) ],   n_b = Σ_ij c_bij
+        loss = Σ_b [ 1/n_b Σ_ij c_bij · (-log σ(r_bi - r_bj)) ] / denominator,   n_b = Σ_ij c_bij
 
     (Ouyang et al. 2022, arXiv:2203.02155, eq. 1.) Two choices that the paper leaves or makes otherwise: a tie gives no
     pair and is not counted in n_b (the paper divides by C(K, 2)); and several labelers' rankings of the same answers
@@ -20,18 +20,16 @@ def ranking_loss(reward_BK: Tensor, preference_BKK: Tensor) -> Tensor:
 
     Args:
         reward_BK: scalar rewards; padding may hold anything finite. Carries the gradient.
-        preference_BKK: c_bij, how many labelers placed answer i strictly above answer j; 0 for ties and padding. At
-            least one prompt has a pair.
+        preference_BKK: c_bij, how many labelers placed answer i strictly above answer j; 0 for ties and padding.
+        denominator: prompts with a pair in the whole batch, of which these may be a part.
 
     Returns:
-        A float32 scalar; log 2 where all rewards are equal.
+        A float32 scalar; log 2 for a whole batch where all rewards are equal.
     """
     margin_BKK = reward_BK.unsqueeze(2) - reward_BK.unsqueeze(1)
     surprise_BKK = preference_BKK * -F.logsigmoid(margin_BKK)
     num_pairs_B = preference_BKK.sum((1, 2))
-    has_pair_B = num_pairs_B > 0
-    prompt_loss_B = surprise_BKK.sum((1, 2)) / num_pairs_B.clamp_min(1)
-    return prompt_loss_B.sum() / has_pair_B.sum()
+    return (surprise_BKK.sum((1, 2)) / num_pairs_B.clamp_min(1)).sum() / denominator
 
 
 def pair_accuracy(reward_BK: Tensor, preference_BKK: Tensor) -> Tensor:

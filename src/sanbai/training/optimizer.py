@@ -10,7 +10,7 @@ raise it rather than the rate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import Field
@@ -97,8 +97,12 @@ class Optimizer:
             self._adam.state[parameter] = moved
 
 
+def gradients(model: nn.Module) -> list[Tensor]:
+    """Return copies of the accumulated gradients, parameter by parameter; zeros where there are none yet."""
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
+
+
 @torch.no_grad()
-def gradient_norm(model: nn.Module) -> float:
-    """Length of all accumulated gradients as one vector; 0 where there are none."""
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return nn.utils.get_total_norm(gradients).item() if gradients else 0.0
+def norm_of(tensors: Sequence[Tensor]) -> float:
+    """Length of all tensors as one vector."""
+    return nn.utils.get_total_norm(tensors).item()

@@ -1,0 +1,283 @@
+"""The reward model: learn from rankings which answer people prefer.
+
+A prompt with all its answers is one element of a batch: every answer is read once, every pair of them counts (pairs
+spread over batches over-fit within one epoch, and read each answer K - 1 times).
+
+Input: the supervised model, rankings, demonstrations. Output: a scalar model's folder with `calibration.json`. Metrics
+    a step: `loss`
+(nats a pair), `accuracy` on the batch's pairs, `grad_norm`, `rate`; every `evaluate_steps` and at the end
+`validation_loss` and `validation_accuracy` on prompts that were not trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from sanbai.data.conversations import Conversation
+from sanbai.data.rankings import Ranking
+from sanbai.foundation.device import Compute, autocast
+from sanbai.foundation.errors import DataError
+from sanbai.foundation.files import canonical_json
+from sanbai.foundation.recipe import RecipeSection
+from sanbai.foundation.seeds import derive_seed, torch_generator
+from sanbai.foundation.stage import Stage
+from sanbai.generation.batch import pad_right
+from sanbai.model.heads import LanguageModel, ScalarModel
+from sanbai.model.hugging_face import save_model
+from sanbai.objectives.reward import pair_accuracy, ranking_loss
+from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.checkpoint import Checkpoints, Weights
+from sanbai.training.optimizer import AdamRecipe, Optimizer
+from sanbai.training.order import batches_by_length, endless_order
+from sanbai.training.reward_model import calibrate, encode_answer, save_calibration
+from sanbai.training.schedule import cosine_rate
+
+
+class RewardRecipe(RecipeSection):
+    """Section `[reward]`. Defaults: InstructGPT's (Ouyang et al. 2022, appendix C.2)."""
+
+    num_epochs: int = Field(default=1, ge=1, le=100)
+    """How often the rankings are read; more than once over-fits."""
+    batch_prompts: int = Field(default=64, ge=1)
+    """Prompts a step, each with all its answers."""
+    micro_batch_tokens: int = Field(default=16_384, ge=1)
+    """Tokens computed at once, padding included; a prompt stays whole. Changes memory, not the mathematics."""
+    learning_rate: float = Field(default=9e-6, gt=0.0, le=1.0)
+    """Peak rate; a half cosine takes it down to 10 %."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps of a rising rate."""
+    validation_share: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of the prompts kept out of training, with all their rankings."""
+    max_prompt_tokens: int = Field(default=1024, ge=8)
+    """Longer prompts lose their beginning."""
+    max_response_tokens: int = Field(default=1024, ge=1)
+    """Longer answers are left out of their ranking."""
+    evaluate_steps: int = Field(default=100, ge=1)
+    """Steps between two evaluations on the held-out prompts."""
+    checkpoint_steps: int = Field(default=100, ge=1)
+    """Steps between two checkpoints."""
+    adam: AdamRecipe = AdamRecipe()
+    """Section `[reward.adam]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPrompt:
+    """One element of a batch.
+
+    Attributes:
+        key: names the prompt, equal for equal messages.
+        rows: prompt + answer + `<|end|>`, one for each different answer.
+        preference_KK: how many labelers placed answer i strictly above answer j.
+    """
+
+    key: str
+    rows: tuple[tuple[int, ...], ...]
+    preference_KK: NDArray[np.float32]
+
+
+def collect_ranked_prompts(
+    tokenizer: Tokenizer, rankings: Iterable[Ranking], *, max_prompt_tokens: int, max_response_tokens: int
+) -> list[RankedPrompt]:
+    """Bring all rankings of a prompt together, equal answers as one.
+
+    A preference between two equal texts says nothing and is dropped; so are prompts without any strict preference.
+
+    Args:
+        tokenizer: encodes prompts and answers.
+        rankings: of any number of labelers.
+        max_prompt_tokens: longer prompts lose their beginning.
+        max_response_tokens: longer answers are left out.
+
+    Raises:
+        DataError: no strict preference at all.
+    """
+    by_prompt: dict[str, list[Ranking]] = {}
+    for ranking in rankings:
+        by_prompt.setdefault(canonical_json(list(ranking.messages)), []).append(ranking)
+    elements = []
+    for key in sorted(by_prompt):
+        same = by_prompt[key]
+        texts = dict.fromkeys(text for ranking in same for text in ranking.responses)
+        rows = {
+            text: encode_answer(tokenizer, same[0].messages, text, max_prompt_tokens=max_prompt_tokens)
+            for text in texts
+            if len(tokenizer.encode(text)) <= max_response_tokens
+        }
+        number = {text: index for index, text in enumerate(rows)}
+        preference_KK = np.zeros((len(rows), len(rows)), dtype=np.float32)
+        for ranking in same:
+            for better, worse in ranking.pairs():
+                chosen, rejected = ranking.responses[better], ranking.responses[worse]
+                if chosen != rejected and chosen in number and rejected in number:
+                    preference_KK[number[chosen], number[rejected]] += 1
+        if preference_KK.any():
+            elements.append(RankedPrompt(key, tuple(map(tuple, rows.values())), preference_KK))
+    if not elements:
+        raise DataError("no ranking places one answer above another; collect rankings that are not all ties")
+    return elements
+
+
+def split_by_prompt(
+    elements: Sequence[RankedPrompt], share: float, *, seed: int
+) -> tuple[list[RankedPrompt], list[RankedPrompt]]:
+    """Return (training, held out); where a prompt falls depends on its text and the seed, not on other prompts.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    held_out = [derive_seed(seed, "held out", element.key) / 2**63 < share for element in elements]
+    training = [element for element, out in zip(elements, held_out, strict=True) if not out]
+    if not training:
+        raise DataError(f"all {len(elements)} ranked prompts fell into the held-out share {share}; collect more")
+    return training, [element for element, out in zip(elements, held_out, strict=True) if out]
+
+
+def num_reward_steps(recipe: RewardRecipe, num_prompts: int) -> int:
+    """Return the steps in which `num_prompts` training prompts are read `num_epochs` times."""
+    return -(-num_prompts * recipe.num_epochs // recipe.batch_prompts)
+
+
+def train_reward(
+    stage: Stage,
+    recipe: RewardRecipe,
+    compute: Compute,
+    *,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    rankings: Iterable[Ranking],
+    demonstrations: Iterable[Conversation],
+) -> dict[str, Any]:
+    """Train a reward model on rankings, set its zero by demonstrations, write it into the stage's folder.
+
+    Args:
+        stage: one step of its run is one optimizer step; its name enters the seed, so that two reward models of one
+            run (the second judges the first) start apart.
+        recipe: section `[reward]`.
+        compute: threads, precision, device; already applied to the process.
+        model: the supervised one, whose trunk is copied.
+        tokenizer: saved beside the model.
+        rankings: all that may be learned from, those of held-out labelers already left out.
+        demonstrations: conversations whose last turn is the assistant's; their mean reward becomes 0.
+
+    Returns:
+        Validation loss, accuracy and pairs, prompts trained on, calibration.
+
+    Raises:
+        DataError: no strict preference, or no demonstration.
+        Interrupted: asked to stop; the state is saved.
+    """
+    limits = {"max_prompt_tokens": recipe.max_prompt_tokens, "max_response_tokens": recipe.max_response_tokens}
+    elements = collect_ranked_prompts(tokenizer, rankings, **limits)
+    training, held_out = split_by_prompt(elements, recipe.validation_share, seed=stage.seed)
+    scalar = ScalarModel.from_language_model(model, torch_generator(stage.seed, stage.name, "head")).to(compute.device)
+    optimizer = Optimizer(scalar, recipe.adam)
+    checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(scalar), optimizer=optimizer)
+    step, _ = checkpoints.resume()
+
+    num_visits = len(training) * recipe.num_epochs
+    num_steps = num_reward_steps(recipe, len(training))
+    while step < num_steps:
+        start = step * recipe.batch_prompts
+        count = min(recipe.batch_prompts, num_visits - start)
+        order = endless_order(
+            len(training), start=start, count=count, seed=derive_seed(stage.seed, stage.name, "order")
+        )
+        batch = [training[index] for index in order]
+        loss, accuracy = _rank(scalar, batch, compute, max_tokens=recipe.micro_batch_tokens, learn=True)
+        rate = cosine_rate(step, peak=recipe.learning_rate, num_steps=num_steps, warmup_steps=recipe.warmup_steps)
+        grad_norm = optimizer.step(rate)
+        step += 1
+        stage.run.record(step, loss=loss, accuracy=accuracy, grad_norm=grad_norm, rate=rate)
+        if step % recipe.evaluate_steps == 0 and step < num_steps:
+            stage.run.record(step, **_validate(scalar, held_out, compute, recipe.micro_batch_tokens))
+        checkpoints.after_step(step, {})
+
+    metrics = _validate(scalar, held_out, compute, recipe.micro_batch_tokens)
+    stage.run.record(step, **metrics)
+    calibration = calibrate(scalar, _demonstration_rows(tokenizer, demonstrations, recipe.max_prompt_tokens), compute)
+    save_model(scalar, stage.folder, tokenizer)
+    save_calibration(stage.folder, calibration)
+    return {
+        **metrics,
+        "num_prompts": len(training),
+        "num_validation_prompts": len(held_out),
+        "num_validation_pairs": int(sum(element.preference_KK.sum() for element in held_out)),
+        "demonstration_mean": calibration.mean_after,
+        "demonstration_deviation": calibration.deviation,
+    }
+
+
+def _rank(
+    model: ScalarModel, batch: Sequence[RankedPrompt], compute: Compute, *, max_tokens: int, learn: bool
+) -> tuple[float, float]:
+    """Return (loss, accuracy over pairs) of whole prompts; where `learn`, add the loss's gradient to the model's."""
+    loss, right, pairs = 0.0, 0.0, 0.0
+    longest = [max(map(len, element.rows)) for element in batch]
+    groups = batches_by_length(longest, max_tokens=max_tokens, rows=[len(element.rows) for element in batch])
+    for group in groups:
+        part = [batch[index] for index in group]
+        preference_BKK = _stack_preferences(part).to(model.head.weight.device)
+        with torch.set_grad_enabled(learn), autocast(compute):
+            reward_BK = _score_part(model, part, preference_BKK.shape[1])
+        part_loss = ranking_loss(reward_BK, preference_BKK, denominator=len(batch))
+        if learn:
+            part_loss.backward()  # type: ignore[no-untyped-call]
+        num_pairs = preference_BKK.sum().item()
+        loss += part_loss.item()
+        right += pair_accuracy(reward_BK.detach(), preference_BKK).item() * num_pairs
+        pairs += num_pairs
+    return loss, right / pairs
+
+
+def _score_part(model: ScalarModel, part: Sequence[RankedPrompt], num_answers: int) -> Tensor:
+    """Return reward_BK: every row once through the model, read at its last token; 0 on padding."""
+    rows = [row for element in part for row in element.rows]
+    batch = pad_right(rows)
+    device = model.head.weight.device
+    value_NT = model(batch.tokens_BT.to(device), segments_BT=batch.segments_BT.to(device))
+    last_N = torch.tensor([len(row) - 1 for row in rows], device=device)
+    reward_N = value_NT.gather(1, last_N[:, None]).squeeze(1)
+    cell_N = torch.tensor(
+        [prompt * num_answers + answer for prompt, element in enumerate(part) for answer in range(len(element.rows))],
+        device=device,
+    )
+    empty = torch.zeros(len(part) * num_answers, device=device)
+    return empty.index_copy(0, cell_N, reward_N).view(len(part), num_answers)
+
+
+def _stack_preferences(part: Sequence[RankedPrompt]) -> Tensor:
+    num_answers = max(len(element.rows) for element in part)
+    preference_BKK = torch.zeros(len(part), num_answers, num_answers)
+    for number, element in enumerate(part):
+        size = len(element.rows)
+        preference_BKK[number, :size, :size] = torch.from_numpy(element.preference_KK)
+    return preference_BKK
+
+
+def _validate(
+    model: ScalarModel, held_out: Sequence[RankedPrompt], compute: Compute, max_tokens: int
+) -> dict[str, float]:
+    if not held_out:
+        return {}
+    loss, accuracy = _rank(model, held_out, compute, max_tokens=max_tokens, learn=False)
+    return {"validation_loss": loss, "validation_accuracy": accuracy}
+
+
+def _demonstration_rows(
+    tokenizer: Tokenizer, demonstrations: Iterable[Conversation], max_prompt_tokens: int
+) -> list[list[int]]:
+    rows = []
+    for conversation in demonstrations:
+        *messages, answer = conversation.messages
+        if answer["role"] != "assistant" or not messages:
+            raise DataError(f"demonstration {conversation.id}: its last turn is not an answer of the assistant")
+        rows.append(encode_answer(tokenizer, messages, answer["content"], max_prompt_tokens=max_prompt_tokens))
+    return rows

@@ -1,0 +1,138 @@
+"""The reward model in use: rows to scores, with the record of its zero.
+
+Rankings fix only differences of rewards. The zero is set afterwards, so that demonstrations average 0 (Ouyang et al.
+2022, section 3.5), and written down in `calibration.json`; a model without that record is not a reward model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from sanbai.foundation.device import Compute, autocast
+from sanbai.foundation.errors import DataError, ModelError
+from sanbai.foundation.files import read_json, write_json_atomic
+from sanbai.generation.batch import pad_right
+from sanbai.model.heads import ScalarModel
+from sanbai.model.hugging_face import load_scalar_model
+from sanbai.text.chat_markup import Message
+from sanbai.text.chat_template import encode_prompt
+from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.order import batches_by_length
+
+CALIBRATION = "calibration.json"
+
+#: Tokens computed at once without gradients, padding included.
+SCORING_TOKENS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Where a reward model's zero comes from.
+
+    Attributes:
+        num_demonstrations: answers it was measured on.
+        mean_before: their mean reward as trained.
+        mean_after: the same with the bias shifted; 0 up to float32.
+        deviation: their standard deviation, the natural unit of this model's rewards.
+    """
+
+    num_demonstrations: int
+    mean_before: float
+    mean_after: float
+    deviation: float
+
+
+class RewardModel:
+    """A calibrated scalar model, read at the last token of prompt and response."""
+
+    def __init__(self, model: ScalarModel, calibration: Calibration, compute: Compute) -> None:
+        self.model = model.to(compute.device)
+        self.calibration = calibration
+        self._compute = compute
+
+    def __call__(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+        """Return one reward a response; both as token ids."""
+        rows = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
+        return score_rows(self.model, rows, self._compute)
+
+    def score_answers(self, tokenizer: Tokenizer, answers: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
+        """Return one reward for each (messages, answer), both as text."""
+        return score_rows(self.model, [encode_answer(tokenizer, *answer) for answer in answers], self._compute)
+
+
+def encode_answer(
+    tokenizer: Tokenizer, messages: Sequence[Message], answer: str, *, max_prompt_tokens: int | None = None
+) -> list[int]:
+    """Return prompt, answer and `<|end|>` as one row: what reward models are trained on and asked about."""
+    prompt = encode_prompt(tokenizer, messages, max_tokens=max_prompt_tokens)
+    return [*prompt, *tokenizer.encode(answer), tokenizer.reserved.end]
+
+
+@torch.no_grad()
+def score_rows(model: ScalarModel, rows: Sequence[Sequence[int]], compute: Compute) -> list[float]:
+    """Return the model's value at each row's last token.
+
+    Args:
+        model: on the device of `compute`.
+        rows: token ids, at least one each.
+        compute: precision of the matrix products; the head is float32.
+    """
+    scores = [0.0] * len(rows)
+    device = model.head.weight.device
+    for group in batches_by_length([len(row) for row in rows], max_tokens=SCORING_TOKENS):
+        batch = pad_right([rows[index] for index in group])
+        with autocast(compute):
+            value_BT = model(batch.tokens_BT.to(device), segments_BT=batch.segments_BT.to(device))
+        last_B = torch.tensor([len(rows[index]) - 1 for index in group], device=device)
+        for index, score in zip(group, value_BT.gather(1, last_B[:, None]).squeeze(1).tolist(), strict=True):
+            scores[index] = score
+    return scores
+
+
+def calibrate(model: ScalarModel, demonstrations: Sequence[Sequence[int]], compute: Compute) -> Calibration:
+    """Shift the head's bias, in place, so that the demonstrations' mean reward is 0.
+
+    Args:
+        model: trained.
+        demonstrations: rows as `encode_answer` gives them.
+        compute: as the model will be used.
+
+    Raises:
+        DataError: there is no demonstration.
+    """
+    if not demonstrations:
+        raise DataError("no demonstration to set the reward model's zero by; give at least one")
+    before_N = torch.tensor(score_rows(model, demonstrations, compute), dtype=torch.float64)
+    with torch.no_grad():
+        model.head.bias.sub_(before_N.mean().float())
+    after_N = torch.tensor(score_rows(model, demonstrations, compute), dtype=torch.float64)
+    return Calibration(
+        num_demonstrations=len(demonstrations),
+        mean_before=before_N.mean().item(),
+        mean_after=after_N.mean().item(),
+        deviation=after_N.std(correction=0).item(),
+    )
+
+
+def save_calibration(folder: Path, calibration: Calibration) -> None:
+    """Write the record beside the model's files."""
+    write_json_atomic(folder / CALIBRATION, asdict(calibration))
+
+
+def load_reward_model(folder: Path, compute: Compute) -> RewardModel:
+    """Read a reward model.
+
+    Raises:
+        ModelError: not a scalar model, or without the record of its zero.
+    """
+    if not (folder / CALIBRATION).is_file():
+        raise ModelError(f"{folder}: no {CALIBRATION}, so its zero was never set to demonstrations; train it anew")
+    try:
+        calibration = Calibration(**read_json(folder / CALIBRATION))
+    except (TypeError, DataError) as error:
+        raise ModelError(f"{folder / CALIBRATION}: not a calibration record: {error}") from None
+    return RewardModel(load_scalar_model(folder), calibration, compute)

@@ -1,0 +1,184 @@
+"""Answers of the policy as tensors, and what four models say of them.
+
+A response token's log-probability and value are read at the position before it; logits are computed there and nowhere
+else.
+
+Shapes: B responses of a group, N all responses of an iteration, T positions (prompt + response, padded), R response
+    tokens (padded),
+M response tokens of a group without padding, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sanbai.foundation.device import Compute, autocast
+from sanbai.generation.batch import pad_right
+from sanbai.generation.engine import Completion
+from sanbai.model.heads import LanguageModel, ScalarModel
+from sanbai.objectives.language import entropy, token_logprobs
+
+#: (prompts, responses) as token ids -> one number a response.
+Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollouts:
+    """What the policy said to one iteration's prompts: token in, token out, never encoded again."""
+
+    prompts: Sequence[Sequence[int]]
+    completions: Sequence[Completion]
+
+    @property
+    def responses(self) -> list[list[int]]:
+        """The answers' tokens, `<|end|>` included where it was drawn."""
+        return [completion.tokens for completion in self.completions]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of prompt and response together."""
+        return [len(p) + len(c.tokens) for p, c in zip(self.prompts, self.completions, strict=True)]
+
+    def mask(self) -> Tensor:
+        """Return mask_NR, 1 on response tokens, by lengths: neither pad nor end is recognised by its id."""
+        length_N = torch.tensor([len(completion.tokens) for completion in self.completions])
+        return (torch.arange(int(length_N.max())) < length_N[:, None]).float()
+
+    def sampler_logprobs(self) -> Tensor:
+        """Return logprob_NR that the sampler reported; 0 on padding."""
+        rows = [torch.tensor(completion.logprobs, dtype=torch.float32) for completion in self.completions]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Some responses laid out for a forward pass.
+
+    Attributes:
+        tokens_BT: prompt and response, padded on the right.
+        segments_BT: 1 on tokens, 0 on padding.
+        before_M: index in the flattened B·T of the position before each response token.
+        cell_M: index in the flattened B·R of each response token.
+        target_M: the response tokens.
+        last_B: position of each row's last token.
+        num_steps: R of this group.
+    """
+
+    tokens_BT: Tensor
+    segments_BT: Tensor
+    before_M: Tensor
+    cell_M: Tensor
+    target_M: Tensor
+    last_B: Tensor
+    num_steps: int
+
+    def to_grid(self, value_M: Tensor) -> Tensor:
+        """Return value_BR, 0 on padding."""
+        empty = torch.zeros(len(self.last_B) * self.num_steps, dtype=value_M.dtype, device=value_M.device)
+        return empty.index_copy(0, self.cell_M, value_M).view(len(self.last_B), self.num_steps)
+
+
+def lay_out(rollouts: Rollouts, group: Sequence[int], device: torch.device | str) -> Layout:
+    """Return the layout of the responses with the given indices."""
+    prompts = [rollouts.prompts[index] for index in group]
+    responses = [rollouts.completions[index].tokens for index in group]
+    batch = pad_right([[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)])
+    width, num_steps = batch.tokens_BT.shape[1], max(map(len, responses))
+    before: list[int] = []
+    cells: list[int] = []
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        first = row * width + len(prompt) - 1
+        before += range(first, first + len(response))
+        cells += range(row * num_steps, row * num_steps + len(response))
+    before_M = torch.tensor(before)
+    return Layout(
+        batch.tokens_BT.to(device),
+        batch.segments_BT.to(device),
+        before_M.to(device),
+        torch.tensor(cells, device=device),
+        batch.tokens_BT.flatten()[before_M + 1].to(device),
+        (batch.segments_BT.sum(1) - 1).to(device),
+        num_steps,
+    )
+
+
+def response_logits(model: LanguageModel, layout: Layout) -> Tensor:
+    """Return logits_MV at the positions before response tokens; call under autocast for bfloat16."""
+    hidden_BTD = model.trunk(layout.tokens_BT, segments_BT=layout.segments_BT)
+    return model.logits(hidden_BTD.flatten(0, 1).index_select(0, layout.before_M))
+
+
+def response_logprobs(model: LanguageModel, layout: Layout, *, temperature: float, compute: Compute) -> Tensor:
+    """Return logprob_BR of the response tokens at the sampling temperature, 0 on padding."""
+    with autocast(compute):
+        logits_MV = response_logits(model, layout)
+    return layout.to_grid(token_logprobs(logits_MV, layout.target_M, temperature=temperature))
+
+
+def response_values(model: ScalarModel, layout: Layout, *, compute: Compute) -> Tensor:
+    """Return value_BR before each response token, 0 on padding."""
+    with autocast(compute):
+        value_BT = model(layout.tokens_BT, segments_BT=layout.segments_BT)
+    return layout.to_grid(value_BT.flatten().index_select(0, layout.before_M))
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What policy, reference and value model said of an iteration's responses before any update; no gradients.
+
+    All have shape N, R, are 0 on padding, and log-probabilities are at the sampling temperature.
+    """
+
+    logprob_NR: Tensor
+    reference_logprob_NR: Tensor
+    value_NR: Tensor
+    entropy_NR: Tensor
+
+
+def read(
+    rollouts: Rollouts,
+    groups: Sequence[Sequence[int]],
+    *,
+    policy: LanguageModel,
+    reference: LanguageModel,
+    value: ScalarModel,
+    temperature: float,
+    compute: Compute,
+) -> Readings:
+    """Run the three models over all responses, group by group.
+
+    The kernels are those of the update (attention has others where no gradient is wanted): the same weights on the
+    same group give the same bits, so the first minibatch's ratio is exactly 1 and an unchanged policy's KL exactly 0,
+    in any precision.
+
+    Args:
+        rollouts: the responses.
+        groups: indices computed together; the update's first groups.
+        policy: as it sampled.
+        reference: the policy that it may not stray far from.
+        value: the critic.
+        temperature: the sampler's.
+        compute: precision and device.
+    """
+    shape = rollouts.mask().shape
+    logprob_NR, reference_NR, value_NR, entropy_NR = (torch.zeros(shape) for _ in range(4))
+    for group in groups:
+        layout = lay_out(rollouts, group, compute.device)
+        rows, steps = torch.tensor(group), slice(0, layout.num_steps)
+        with torch.enable_grad(), autocast(compute):
+            logits_MV = response_logits(policy, layout).detach()
+        with torch.no_grad():
+            policy_BR = layout.to_grid(token_logprobs(logits_MV, layout.target_M, temperature=temperature))
+            entropy_BR = layout.to_grid(entropy(logits_MV, temperature=temperature))
+        with torch.enable_grad():
+            reference_BR = response_logprobs(reference, layout, temperature=temperature, compute=compute).detach()
+            value_BR = response_values(value, layout, compute=compute).detach()
+        logprob_NR[rows, steps] = policy_BR.cpu()
+        reference_NR[rows, steps] = reference_BR.cpu()
+        value_NR[rows, steps] = value_BR.cpu()
+        entropy_NR[rows, steps] = entropy_BR.cpu()
+    return Readings(logprob_NR, reference_NR, value_NR, entropy_NR)
