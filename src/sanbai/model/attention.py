@@ -73,45 +73,49 @@ class BlockedAttention(torch.autograd.Function):
         """Compute the output and keep each block's probabilities."""
         B, H, T, K = q_BHTK.shape
         G, S = k_BGSK.shape[1:3]
-        R = H // G
-        q_NRTK = (q_BHTK * K**-0.5).reshape(B * G, R, T, K)
-        k_NSK, v_NSK = k_BGSK.reshape(B * G, S, K), v_BGSK.reshape(B * G, S, K)
+        N, R = B * G, H // G
+        q_NRTK = (q_BHTK * K**-0.5).reshape(N, R, T, K)
+        k_NSK, v_NSK = k_BGSK.reshape(N, S, K), v_BGSK.reshape(N, S, K)
         out_NRTK = torch.empty_like(q_NRTK)
         blocks = [(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
-        probabilities = []
+        kept = []
         for start, end in blocks:
             seen = S - T + end
-            rows = R * (end - start)
-            score = torch.bmm(
-                q_NRTK[:, :, start:end].reshape(B * G, rows, K), k_NSK[:, :seen].transpose(1, 2)
-            )  # [N, R rows of the block, seen]
-            score.view(B, G * R, end - start, seen).add_(mask_B1TS[:, :, start:end, :seen])
+            # A product copies operands that do not lie contiguous, each time; here once for both passes.
+            q = q_NRTK[:, :, start:end].reshape(N, R * (end - start), K).contiguous()
+            k, v = k_NSK[:, :seen].contiguous(), v_NSK[:, :seen].contiguous()
+            score = torch.bmm(q, k.transpose(1, 2))
+            score.view(B, H, end - start, seen).add_(mask_B1TS[:, :, start:end, :seen])
             probability = score.softmax(dim=-1)
-            out_NRTK[:, :, start:end] = torch.bmm(probability, v_NSK[:, :seen]).view(B * G, R, end - start, K)
-            probabilities.append(probability)
+            out_NRTK[:, :, start:end] = torch.bmm(probability, v).view(N, R, end - start, K)
+            kept += [q, k, v, probability]
         ctx.blocks = blocks
-        ctx.save_for_backward(q_NRTK, k_NSK, v_NSK, *probabilities)
+        ctx.num_kv_heads = G
+        ctx.save_for_backward(*kept)
         return out_NRTK.view(B, H, T, K)
 
     @staticmethod
     def backward(ctx: Any, grad_BHTK: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """With P the probabilities: dV = P' dO, dP = dO V', dS = P (dP - sum(P dP)), dQ = dS K, dK = dS' Q."""
-        q_NRTK, k_NSK, v_NSK, *probabilities = ctx.saved_tensors
-        N, R, T, K = q_NRTK.shape
-        S = k_NSK.shape[1]
-        B, H = grad_BHTK.shape[:2]
+        kept = ctx.saved_tensors
+        B, H, T, K = grad_BHTK.shape
+        N, R = B * ctx.num_kv_heads, H // ctx.num_kv_heads
         grad_NRTK = grad_BHTK.reshape(N, R, T, K)
-        dq_NRTK = torch.empty_like(q_NRTK)
-        dk_NSK, dv_NSK = torch.zeros_like(k_NSK), torch.zeros_like(v_NSK)
-        for (start, end), probability in zip(ctx.blocks, probabilities, strict=True):
-            seen = S - T + end
-            rows = R * (end - start)
-            grad = grad_NRTK[:, :, start:end].reshape(N, rows, K)
-            q = q_NRTK[:, :, start:end].reshape(N, rows, K)
-            d_probability = torch.bmm(grad, v_NSK[:, :seen].transpose(1, 2))
+        dq_NRTK = torch.empty_like(grad_NRTK)
+        dk_NSK = dv_NSK = None
+        for index in reversed(range(len(ctx.blocks))):  # the last block sees every key, so its shares start the sums
+            start, end = ctx.blocks[index]
+            q, k, v, probability = kept[4 * index : 4 * index + 4]
+            grad = grad_NRTK[:, :, start:end].reshape(N, R * (end - start), K).contiguous()
+            d_probability = torch.bmm(grad, v.transpose(1, 2))
             d_score = torch._softmax_backward_data(d_probability, probability, -1, probability.dtype)  # noqa: SLF001
-            dv_NSK[:, :seen] += torch.bmm(probability.transpose(1, 2), grad)
-            dk_NSK[:, :seen] += torch.bmm(d_score.transpose(1, 2), q)
-            dq_NRTK[:, :, start:end] = torch.bmm(d_score, k_NSK[:, :seen]).view(N, R, end - start, K)
-        dq_BHTK = (dq_NRTK * K**-0.5).view(B, H, T, K)
-        return dq_BHTK, dk_NSK.view(B, -1, S, K), dv_NSK.view(B, -1, S, K), None
+            dq_NRTK[:, :, start:end] = torch.bmm(d_score, k).view(N, R, end - start, K)
+            dk, dv = torch.bmm(d_score.transpose(1, 2), q), torch.bmm(probability.transpose(1, 2), grad)
+            if dk_NSK is None or dv_NSK is None:
+                dk_NSK, dv_NSK = dk, dv
+            else:
+                dk_NSK[:, : k.shape[1]] += dk
+                dv_NSK[:, : k.shape[1]] += dv
+        assert dk_NSK is not None and dv_NSK is not None  # noqa: PT018 - there is at least one block
+        grouped = (B, ctx.num_kv_heads, -1, K)
+        return (dq_NRTK * K**-0.5).view(B, H, T, K), dk_NSK.view(grouped), dv_NSK.view(grouped), None

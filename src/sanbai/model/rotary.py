@@ -5,7 +5,7 @@ Shapes: B rows, T positions, H heads (queries and keys alike), K head width.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,19 +31,5 @@ def rotation(positions_BT: Tensor, *, head_width: int, theta: float, dtype: torc
 
 def rotate(x_BTHK: Tensor, turn: Rotation) -> Tensor:
     """Turn every pair: (a, b) -> (a cos - b sin, b cos + a sin)."""
-    out: Tensor = _Rotate.apply(x_BTHK, turn.cos, turn.sin)  # type: ignore[no-untyped-call]
-    return out
-
-
-class _Rotate(torch.autograd.Function):
-    """The gradient is the turn back; written out because autograd's takes twice as many passes over memory."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        ctx.save_for_backward(cos, sin)
-        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        return torch.addcmul(grad * cos, grad.roll(grad.shape[-1] // 2, dims=-1), sin, value=-1), None, None
+    swapped_BTHK = x_BTHK.roll(x_BTHK.shape[-1] // 2, dims=-1)
+    return torch.addcmul(x_BTHK * turn.cos, swapped_BTHK, turn.sin)

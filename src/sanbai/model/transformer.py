@@ -69,6 +69,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Transform each position on its own."""
+        x_BTD = x_BTD.to(_product_dtype(x_BTD))  # once for both projections; autocast would do it for each
         up = self.up(x_BTD)
         inner = F.gelu(up, approximate="tanh") if self.gate is None else F.silu(self.gate(x_BTD)) * up
         out_BTD: Tensor = self.down(inner)
