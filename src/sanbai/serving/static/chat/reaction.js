@@ -45,7 +45,7 @@ export async function askReason({ value, reason, comment }) {
         "label",
         { class: "field" },
         "In your own words, if you like",
-        h("textarea", { class: "input", name: "comment", rows: 3, "data-testid": "reason-comment" }, comment),
+        h("textarea", { class: "input", name: "comment", rows: 3, maxlength: 4000, "data-testid": "reason-comment" }, comment),
       ),
     ],
     accept: "Send",

@@ -39,7 +39,7 @@ export class Card {
       box.addEventListener("change", () => act(() => ranking.flag(index, flag.name, box.checked)));
       return { box, element: h("label", { class: "chip" }, box, flag.text) };
     });
-    this.note = h("textarea", { class: "input", rows: 2, "data-testid": `note-${name}` });
+    this.note = h("textarea", { class: "input", rows: 2, maxlength: 2000, "data-testid": `note-${name}` });
     this.note.addEventListener("change", () => act(() => ranking.note(index, this.note.value)));
     this.count = h("span", { class: "pill accent", hidden: true });
     this.details = h(

@@ -110,7 +110,7 @@ function showEmpty(reason) {
       { class: "empty", "data-testid": "empty" },
       icon("check"),
       h("h2", {}, "Nothing to rank just now"),
-      h("p", {}, reason || "There is no open task for you."),
+      h("p", {}, sentence(reason || "There is no open task for you.")),
       h("button", { class: "button", type: "button", onclick: next, "data-testid": "look-again" }, "Look again"),
     ),
   );

@@ -98,7 +98,7 @@ export class TaskView {
     const { ratings, notRankable } = this.ranking.state;
     return {
       buckets: notRankable ? [] : this.ranking.buckets.map((bucket) => bucket.map((index) => responses[index].position)),
-      ratings,
+      ratings: ratings.map((rating, index) => ({ position: responses[index].position, ...rating })),
       not_rankable: notRankable,
       milliseconds: Math.round(performance.now() - this.shownAt),
     };

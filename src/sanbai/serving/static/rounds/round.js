@@ -5,13 +5,9 @@ import { icon } from "../shared/icon.js";
 import { shortTime } from "../shared/time.js";
 import { metricsTable } from "./metrics.js";
 import { servedMark, statePill, stateText } from "./state.js";
+import { verdictPanel } from "./verdict.js";
 
 /**
- * @typedef {object} Verdict
- * @property {boolean} passed
- * @property {string[]} [reasons]
- * @property {string[]} [warnings]
- *
  * @typedef {{name: string, kind: string, parent: string|null, artifact: string, round?: number, served?: boolean}} Model
  *
  * @typedef {object} Round
@@ -25,7 +21,7 @@ import { servedMark, statePill, stateText } from "./state.js";
  * @property {Model[]} models
  * @property {{columns: string[], rows: import("./metrics.js").Row[]}|null} [metrics]
  * @property {{name: string, title: string}[]} [plots]
- * @property {Verdict|null} verdict
+ * @property {import("./verdict.js").Verdict|null} verdict
  * @property {{state: string, at: string|number, actor: string, reason: string}[]} events
  * @property {boolean} [report]
  */
@@ -39,7 +35,7 @@ const KIND_NAMES = { base: "Base", supervised: "Supervised", reward: "Reward mod
  * @returns {HTMLElement}
  */
 export function roundPage(round, controls) {
-  const { n, state, model, opened, served, metrics, plots } = round;
+  const { n, state, model, opened, served, metrics, plots, verdict } = round;
   const detail = [model, shortTime(opened)].filter(Boolean).join(" · ");
   return h(
     "div",
@@ -52,7 +48,7 @@ export function roundPage(round, controls) {
       h("p", { class: "lead" }, detail),
       h("div", { class: "controls" }, controls, round.report && reportLink(n)),
     ),
-    round.verdict && verdictPanel(round.verdict),
+    verdict && verdictPanel(verdict),
     section("What it learnt from", dataTiles(round.data)),
     metrics && metrics.rows.length > 0 && section("What it measured", metricsTable(metrics)),
     plots && plots.length > 0 && section("Curves", plotGrid(n, plots)),
@@ -69,24 +65,6 @@ function section(title, body) {
 /** @param {number} n */
 function reportLink(n) {
   return h("a", { class: "button", href: `/api/rounds/${n}/report`, "data-testid": "report" }, icon("report"), "Full report");
-}
-
-/** @param {Verdict} verdict */
-function verdictPanel({ passed, reasons = [], warnings = [] }) {
-  const lines = (/** @type {string[]} */ texts) => h("ul", {}, texts.map((text) => h("li", {}, text)));
-  return h(
-    "section",
-    { class: `verdict ${passed ? "good" : "bad"}`, "aria-label": "Verdict", "data-testid": "verdict" },
-    icon(passed ? "check" : "close"),
-    h(
-      "div",
-      {},
-      h("h2", {}, passed ? "The gate lets it through" : "The gate refuses it"),
-      reasons.length > 0 && lines(reasons),
-      warnings.length > 0 && h("h3", {}, "To be known"),
-      warnings.length > 0 && lines(warnings),
-    ),
-  );
 }
 
 /** @param {Record<string, any>} data */

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+from sqlalchemy import select
+from tests.serving.browser.site import Site, long_conversation
+
+from sanbai.feedback import schema
+from sanbai.feedback.accounts import Account
+from sanbai.feedback.consent import find_consent
+from sanbai.feedback.conversations import list_conversations, list_messages
+from sanbai.feedback.reactions import choices_of, thumbs_of
+
+pytestmark = pytest.mark.browser
+
+SignIn = Callable[[str], Account]
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_test_id("composer").fill(text)
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("user").last).to_contain_text(text)
+
+
+def wait_for_answer(page: Page) -> None:
+    expect(page.get_by_test_id("assistant").last.get_by_test_id("signature")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("stop")).to_be_hidden()
+
+
+def wait_for_text(page: Page) -> None:
+    expect(page.locator(".streaming [data-testid=body]").first).to_have_text(re.compile(r"\S"), timeout=30_000)
+
+
+@pytest.fixture
+def chat(page: Page, site: Site, sign_in: SignIn) -> Account:
+    account = sign_in("user")
+    page.goto(site.url)
+    expect(page.get_by_test_id("welcome")).to_be_visible()
+    return account
+
+
+def test_an_example_is_answered_in_a_stream_and_kept(page: Page, site: Site, chat: Account) -> None:
+    page.get_by_test_id("example").first.click()
+    wait_for_text(page)
+    expect(page.get_by_test_id("user")).to_contain_text("only son")
+    expect(page.get_by_test_id("welcome")).to_have_count(0)
+    wait_for_answer(page)
+    expect(page.get_by_test_id("signature")).to_have_text("policy-1 · round 1")
+    (conversation,) = list_conversations(site.store, chat)
+    question, answer = list_messages(site.store, chat, conversation.id)
+    assert (question.role, answer.role) == ("user", "assistant")
+    expect(page.get_by_test_id("conversation")).to_have_count(1)
+    assert conversation.id in page.url
+
+
+def test_shift_enter_breaks_the_line_and_enter_sends(page: Page, chat: Account) -> None:
+    composer = page.get_by_test_id("composer")
+    composer.press_sequentially("one")
+    composer.press("Shift+Enter")
+    composer.press_sequentially("two")
+    expect(composer).to_have_value("one\ntwo")
+    composer.press("Enter")
+    expect(composer).to_have_value("")
+    expect(page.get_by_test_id("user").get_by_test_id("body")).to_have_text("one\ntwo", use_inner_text=True)
+    page.keyboard.press("Escape")
+    wait_for_answer(page)
+
+
+def test_escape_and_the_button_stop_an_answer_and_keep_what_is_there(page: Page, site: Site, chat: Account) -> None:
+    ask(page, "Tell me everything.")
+    wait_for_text(page)
+    page.keyboard.press("Escape")
+    wait_for_answer(page)
+    expect(page.get_by_text("Stopped here.")).to_be_visible()
+    ask(page, "Go on.")
+    wait_for_text(page)
+    page.get_by_test_id("stop").click()
+    wait_for_answer(page)
+    (conversation,) = list_conversations(site.store, chat)
+    assert len(list_messages(site.store, chat, conversation.id)) == 4
+
+
+def test_another_answer_is_a_sibling_and_the_arrows_lead_back(page: Page, chat: Account) -> None:
+    ask(page, "Once more?")
+    wait_for_answer(page)
+    body = page.get_by_test_id("assistant").get_by_test_id("body")
+    first = body.inner_text()
+    page.get_by_test_id("regenerate").click()
+    siblings = page.get_by_test_id("assistant").get_by_test_id("siblings")
+    expect(siblings).to_contain_text("2/2", timeout=30_000)
+    assert body.inner_text() != first
+    page.get_by_test_id("sibling-left").click()
+    expect(siblings).to_contain_text("1/2")
+    assert body.inner_text() == first
+
+
+def test_an_edited_message_begins_a_branch(page: Page, chat: Account) -> None:
+    ask(page, "Who keeps geese?")
+    wait_for_answer(page)
+    page.get_by_test_id("user").hover()
+    page.get_by_test_id("edit").click()
+    page.get_by_test_id("edit-text").fill("Who keeps goats?")
+    page.keyboard.press("Enter")
+    user = page.get_by_test_id("user")
+    expect(user).to_contain_text("goats")
+    expect(user).to_have_count(1)
+    wait_for_answer(page)
+    user.get_by_test_id("sibling-left").click()
+    expect(user).to_contain_text("geese")
+    expect(page.get_by_test_id("assistant")).to_have_count(1)
+
+
+def test_a_reload_in_the_middle_of_an_answer_loses_nothing(page: Page, site: Site, chat: Account) -> None:
+    ask(page, "A long story, please.")
+    wait_for_text(page)
+    before = page.locator(".streaming [data-testid=body]").inner_text().strip()
+    page.reload()
+    wait_for_text(page)
+    wait_for_answer(page)
+    shown = page.get_by_test_id("assistant").get_by_test_id("body").inner_text()
+    assert shown.startswith(before[:10])
+    (conversation,) = list_conversations(site.store, chat)
+    answer = list_messages(site.store, chat, conversation.id)[-1]
+    page.reload()
+    expect(page.get_by_test_id("assistant").get_by_test_id("body")).to_have_text(shown, use_inner_text=True)
+    assert len(answer.content) >= len(before)
+
+
+def test_two_drafts_stand_side_by_side_until_a_key_chooses_one(page: Page, site: Site, chat: Account) -> None:
+    page.get_by_test_id("two-drafts").click()
+    ask(page, "Which is better?")
+    pair = page.get_by_test_id("pair")
+    expect(pair.get_by_test_id("assistant")).to_have_count(2)
+    expect(page.get_by_test_id("choose-2")).to_be_enabled(timeout=30_000)
+    left, right = (box for box in [each.bounding_box() for each in pair.locator(".draft").all()] if box)
+    assert left["y"] == right["y"]
+    assert left["x"] + left["width"] < right["x"]
+    second = pair.get_by_test_id("assistant").nth(1).get_by_test_id("body").inner_text()
+    page.keyboard.press("2")
+    expect(pair).to_have_count(0)
+    expect(page.get_by_test_id("assistant").get_by_test_id("body")).to_have_text(second, use_inner_text=True)
+    with site.store.read() as connection:
+        pairs = connection.execute(select(schema.draft_choice.c.draft_pair_id)).scalars().all()
+    assert 1 in choices_of(site.store, chat, list(pairs)).values()
+    page.reload()
+    expect(page.get_by_test_id("assistant")).to_have_count(1)
+    expect(page.get_by_test_id("assistant").get_by_test_id("body")).to_have_text(second, use_inner_text=True)
+
+
+def test_a_thumb_is_kept_with_its_reason_and_comment(page: Page, site: Site, chat: Account) -> None:
+    ask(page, "Is it true?")
+    wait_for_answer(page)
+    page.get_by_test_id("thumb-down").click()
+    page.get_by_test_id("reason-wrong").check()
+    page.get_by_test_id("reason-comment").fill("The miller has no goose.")
+    page.get_by_test_id("dialog-accept").click()
+    expect(page.get_by_test_id("reason-dialog")).to_have_count(0)
+    expect(page.get_by_test_id("thumb-down")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_test_id("notices")).to_contain_text("kept")
+    (conversation,) = list_conversations(site.store, chat)
+    answer = list_messages(site.store, chat, conversation.id)[-1]
+    thumb = thumbs_of(site.store, chat, [answer.id])[answer.id]
+    assert (thumb.value, thumb.reason, thumb.comment) == (-1, "wrong", "The miller has no goose.")
+
+
+def test_a_thumb_without_a_reason_counts_too(page: Page, site: Site, chat: Account) -> None:
+    ask(page, "Is it good?")
+    wait_for_answer(page)
+    page.get_by_test_id("thumb-up").click()
+    page.get_by_test_id("dialog-dismiss").click()
+    expect(page.get_by_test_id("thumb-up")).to_have_attribute("aria-pressed", "true")
+    (conversation,) = list_conversations(site.store, chat)
+    answer = list_messages(site.store, chat, conversation.id)[-1]
+    assert thumbs_of(site.store, chat, [answer.id])[answer.id].value == 1
+
+
+def test_consent_is_asked_once_and_can_be_taken_back(page: Page, site: Site, chat: Account) -> None:
+    assert find_consent(site.store, chat) is None
+    page.get_by_test_id("consent-yes").click()
+    expect(page.get_by_test_id("consent")).to_have_count(0)
+    assert find_consent(site.store, chat) is True
+    page.reload()
+    expect(page.get_by_test_id("welcome")).to_be_visible()
+    expect(page.get_by_test_id("consent")).to_have_count(0)
+    page.get_by_test_id("account").click()
+    page.get_by_test_id("consent-switch").uncheck()
+    page.keyboard.press("Escape")
+    page.reload()
+    page.get_by_test_id("account").click()
+    expect(page.get_by_test_id("consent-switch")).not_to_be_checked()
+    assert find_consent(site.store, chat) is False
+
+
+def test_conversations_are_found_renamed_and_deleted(page: Page, site: Site, chat: Account) -> None:
+    for text in ("Geese and goats", "A letter to the miller"):
+        ask(page, text)
+        wait_for_answer(page)
+        page.get_by_test_id("new-chat").click()
+        expect(page.get_by_test_id("welcome")).to_be_visible()
+    entries = page.get_by_test_id("conversation")
+    expect(entries).to_have_count(2)
+    page.get_by_test_id("search").fill("MILLER")
+    expect(entries).to_have_count(1)
+    entries.hover()
+    page.get_by_test_id("conversation-menu").click()
+    page.get_by_role("menuitem", name="Rename").click()
+    page.get_by_test_id("title").fill("The miller's letter")
+    page.get_by_test_id("dialog-accept").click()
+    expect(entries).to_contain_text("The miller's letter")
+    entries.hover()
+    page.get_by_test_id("conversation-menu").click()
+    page.get_by_role("menuitem", name="Delete").click()
+    page.get_by_test_id("dialog-accept").click()
+    page.get_by_test_id("search").fill("")
+    expect(entries).to_have_count(1)
+    assert [one.title for one in list_conversations(site.store, chat)] == ["Geese and goats"]
+
+
+def test_what_could_not_be_sent_can_be_sent_again(page: Page, chat: Account, tolerated: list[str]) -> None:
+    tolerated.append("ERR_FAILED")
+    page.route(
+        "**/api/conversations", lambda route: route.abort() if route.request.method == "POST" else route.fallback()
+    )
+    ask(page, "Are you there?")
+    expect(page.get_by_role("alert")).to_contain_text("does not answer")
+    page.unroute("**/api/conversations")
+    page.get_by_test_id("retry").click()
+    wait_for_answer(page)
+    expect(page.get_by_test_id("user")).to_have_count(1)
+    expect(page.get_by_test_id("assistant")).to_have_count(1)
+
+
+def test_a_long_conversation_opens_at_its_end(page: Page, site: Site, chat: Account) -> None:
+    conversation = long_conversation(site.store, chat, num_messages=500)
+    page.goto(f"{site.url}/?c={conversation}")
+    expect(page.get_by_text("Answer number 499")).to_be_in_viewport()
+    assert page.locator(".message").count() == 500
