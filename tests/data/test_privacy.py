@@ -63,6 +63,7 @@ def test_a_number_after_a_word_that_announces_it_is_masked(text: str, expected: 
         "Sort 412 17 95 230 8 from small to large.",
         "12 + 30 = 42, 1000-250 = 750",
         "1914-1918 and 2023-01-05",
+        "a city of A.D. 700-1000",
         "In 1999 there were 1250000 people.",
         "3.14159265",
         "isbn 9780306406157",

@@ -57,6 +57,9 @@ class ConversationSource(RecipeSection):
     """In the layout `pair`: the fields of the question, joined by a blank line; empty ones are left out."""
     response_field: str = "response"
     """In the layout `pair`: the field of the answer."""
+    leave_out_phrases: tuple[str, ...] = ()
+    """Rows are left out when their first turn holds one of these, in any case: say, questions on a text that the file
+    does not hold."""
 
 
 def read_messages(row: Row, *, where: str) -> tuple[Turn, ...]:
@@ -108,4 +111,6 @@ def read_conversations(folder: Path, sources: Iterable[ConversationSource]) -> I
                     question = read_prompt_fields(row, source.prompt_fields, where=where)
                     answer = read_text(row, source.response_field, where=where)
                     messages = ({"role": "user", "content": question}, {"role": "assistant", "content": answer})
-                yield Conversation(identity, messages, name)
+                opening = messages[0]["content"].lower()
+                if not any(phrase.lower() in opening for phrase in source.leave_out_phrases):
+                    yield Conversation(identity, messages, name)

@@ -30,13 +30,14 @@ def surprises(texts: Sequence[str]) -> NDArray[np.float64]:
     """
     pair_counts = np.zeros(_NUM_PAIRS)
     single_counts = np.zeros(_NUM_SINGLES)
-    batches = [_hash_characters(batch) for _, batch in batch_texts(texts)]
-    for batch in batches:
-        pair_counts += np.bincount(batch.pairs_N, minlength=_NUM_PAIRS)
-        single_counts += np.bincount(batch.seconds_N, minlength=_NUM_SINGLES)
+    for _, some in batch_texts(texts):
+        batch = _hash_characters(some)
+        np.add.at(pair_counts, batch.pairs_N, 1.0)
+        np.add.at(single_counts, batch.seconds_N, 1.0)
     total = single_counts.sum()
     means = []
-    for batch in batches:
+    for _, some in batch_texts(texts):  # hashed again: kept, the hashes would take thirty times the texts' space
+        batch = _hash_characters(some)
         lengths = np.bincount(batch.text_N, minlength=batch.num_texts)
         own_second_N = _own_counts(batch.text_N, batch.seconds_N)
         own_first_N = np.roll(own_second_N, 1)  # a pair's first character is the last pair's second ...

@@ -75,9 +75,11 @@ def _num_digits(text: str) -> int:
 def _is_telephone(number: str, *, hyphens: bool) -> bool:
     """Whether the digits are neither too few nor too many, and no range or difference of two numbers.
 
-    Two groups joined by a hyphen are a number if they look like 555-0123 or begin with 0.
+    Two groups joined by a hyphen are a number if they begin with 0, or look like 555-0123 and not like 700-1000.
     """
     if not 6 <= _num_digits(number) <= 15:
         return False
     groups = number.split("-")
-    return not hyphens or len(groups) > 2 or number.startswith("0") or [len(group) for group in groups] == [3, 4]
+    if not hyphens or len(groups) > 2 or number.startswith("0"):
+        return True
+    return [len(group) for group in groups] == [3, 4] and not number.endswith("00")
