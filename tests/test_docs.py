@@ -1,12 +1,16 @@
 """Links between the pages of the documentation lead somewhere."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
 
 from sanbai.cli.main import cli
+from sanbai.foundation.recipe import validate_recipe
+from sanbai.rounds.recipe import Recipe
+from sanbai.serving.recipe import ServeRecipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -82,3 +86,16 @@ def test_every_command_on_a_page_exists(path: Path) -> None:
                 break  # what follows is an argument
             command = command.get_command(click.Context(command), word)
             assert command is not None, f"sanbai {' '.join(words[: place + 1])}"
+
+
+def examples() -> list[tuple[str, str]]:
+    """Every TOML block of the documentation with the page it stands on."""
+    block = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [(str(path.relative_to(ROOT)), toml) for path in PAGES for toml in block.findall(path.read_text("utf-8"))]
+
+
+@pytest.mark.parametrize(("page", "toml"), examples())
+def test_every_recipe_on_a_page_is_valid(page: str, toml: str) -> None:
+    values = tomllib.loads(toml)
+    validate_recipe(ServeRecipe, values.pop("serve", {}), source=page)
+    validate_recipe(Recipe, values, source=page)
