@@ -198,3 +198,7 @@ def test_a_tokenizer_without_the_markers_is_refused() -> None:
     engine.add_tokens([AddedToken(marker, special=False) for marker in MARKERS.values()])
     with pytest.raises(ArtifactError, match="is not among its special tokens"):
         Tokenizer(engine)
+
+
+def test_an_answer_ends_with_its_message_or_its_document(tokenizer: Tokenizer) -> None:
+    assert tokenizer.reserved.ends() == {tokenizer.reserved.end, tokenizer.reserved.end_of_text}

@@ -43,5 +43,9 @@ class ReservedIds:
         """Return the reserved ids as a set."""
         return frozenset(astuple(self))
 
+    def ends(self) -> frozenset[int]:
+        """Return the ids that end an answer: of a message, and of a document."""
+        return frozenset({self.end, self.end_of_text})
+
 
 assert list(MARKERS) == [field.name for field in fields(ReservedIds)]
