@@ -10,7 +10,7 @@ is paid for a byte of text.
 from __future__ import annotations
 
 import lzma
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
@@ -49,7 +49,9 @@ class Compression:
         }
 
 
-def compress_held_out(held_out: Sequence[str], training: Sequence[str]) -> Compression:
+def compress_held_out(
+    held_out: Sequence[bytes], training: Sequence[bytes], *, on_chunk: Callable[[], None] = lambda: None
+) -> Compression:
     """Measure xz on held-out documents, alone and after the training documents.
 
     The two long archives are written at once where there are two cores; each takes 0.7 GB and about a minute for
@@ -58,39 +60,43 @@ def compress_held_out(held_out: Sequence[str], training: Sequence[str]) -> Compr
     Args:
         held_out: texts that no model was trained on.
         training: the texts that the models have read.
+        on_chunk: called, from two threads, after every megabyte; may raise to stop.
 
     Raises:
         DataError: there is no held-out text.
     """
-    num_bytes = sum(len(text.encode()) for text in held_out)
+    num_bytes = sum(map(len, held_out))
     if num_bytes == 0:
         raise DataError("no held-out text to compress; give the corpus a larger held-out share")
     with ThreadPoolExecutor(max_workers=2) as pool:  # lzma lets go of the interpreter while it works
-        before = pool.submit(xz_size, training)
-        both = pool.submit(xz_size, chain(training, held_out))
-        alone = xz_size(held_out)
+        before = pool.submit(xz_size, training, on_chunk=on_chunk)
+        both = pool.submit(xz_size, chain(training, held_out), on_chunk=on_chunk)
+        alone = xz_size(held_out, on_chunk=on_chunk)
         added = both.result() - before.result()
     return Compression(
         alone=8 * alone / num_bytes,
         after_training=8 * added / num_bytes,
         num_bytes=num_bytes,
-        training_bytes=sum(len(text.encode()) for text in training),
+        training_bytes=sum(map(len, training)),
     )
 
 
-def xz_size(texts: Iterable[str]) -> int:
+def xz_size(texts: Iterable[bytes], *, on_chunk: Callable[[], None] = lambda: None) -> int:
     """Return the bytes that `xz -9e` makes of the texts in a row."""
     compressor = lzma.LZMACompressor(format=lzma.FORMAT_XZ, preset=PRESET)
-    size = sum(len(compressor.compress(chunk)) for chunk in _chunks(texts))
+    size = 0
+    for chunk in _chunks(texts):
+        size += len(compressor.compress(chunk))
+        on_chunk()
     return size + len(compressor.flush())
 
 
-def _chunks(texts: Iterable[str]) -> Iterator[bytes]:
+def _chunks(texts: Iterable[bytes]) -> Iterator[bytes]:
     waiting: list[bytes] = []
     size = 0
     for text in texts:
-        waiting.append(text.encode())
-        size += len(waiting[-1])
+        waiting.append(text)
+        size += len(text)
         if size >= CHUNK_BYTES:
             yield b"".join(waiting)
             waiting, size = [], 0

@@ -18,7 +18,7 @@ Shapes: N tokens of a stream, G different n-grams, C different contexts, V vocab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +97,12 @@ class NgramModel:
 
 
 def fit_ngram(
-    documents: Iterable[Sequence[int] | NDArray[np.int64]], *, vocab_size: int, begin_id: int, order: int = 5
+    documents: Iterable[Sequence[int] | NDArray[np.int64]],
+    *,
+    vocab_size: int,
+    begin_id: int,
+    order: int = 5,
+    on_order: Callable[[], None] = lambda: None,
 ) -> NgramModel:
     """Count and smooth.
 
@@ -108,6 +113,7 @@ def fit_ngram(
         vocab_size: V; every id is below it.
         begin_id: the mark that stands before a document; n-grams never run from one document into the next.
         order: the longest n-gram wanted; shortened where V needs it.
+        on_order: called before each order is counted; may raise to stop.
 
     Raises:
         DataError: there is no token.
@@ -120,6 +126,7 @@ def fit_ngram(
     del stream_N, is_text_N
     tables: list[Table] = []
     for size in range(order, 0, -1):
+        on_order()
         keys_G, counts_G = _count(keys)
         tables.append(_smooth(keys_G, counts_G, vocab_size))
         keys = keys_G % np.uint64(vocab_size ** (size - 1))  # each different n-gram counts once for its suffix

@@ -45,11 +45,16 @@ def report_html(
         _summary(evaluation),
         _main_table(evaluation, seconds),
         _verdict(verdict) if verdict else _worse(evaluation.get("worse", [])),
-        _figures(figures),
+        figures_section(figures),
         _by_kind(evaluation),
-        _samples(samples, list(evaluation["evaluation"])),
-        _footer(facts or {}),
+        samples_section(samples, list(evaluation["evaluation"])),
+        footer(facts or {}),
     ]
+    return page(sections, title=title)
+
+
+def page(sections: Sequence[str], *, title: str) -> str:
+    """Return sections of HTML as a whole page with the one look; empty ones are left out."""
     style = resources.files("sanbai.evaluation").joinpath("report.css").read_text(encoding="utf-8")
     body = "\n".join(section for section in sections if section)
     return (
@@ -101,8 +106,8 @@ def _summary(evaluation: Mapping[str, Any]) -> str:
         details.append(text + ".")
     return (
         '<header>\n<p class="eyebrow">Sanbai · evaluation</p>\n'
-        f"<h1>{_prose(summary_sentence(evaluation))}</h1>\n"
-        f'<p class="lead">{_prose(" ".join(details))}</p>\n</header>'
+        f"<h1>{prose(summary_sentence(evaluation))}</h1>\n"
+        f'<p class="lead">{prose(" ".join(details))}</p>\n</header>'
     )
 
 
@@ -110,7 +115,7 @@ def _main_table(evaluation: Mapping[str, Any], seconds: Mapping[str, float] | No
     head = "".join(f'<th scope="col">{heading}</th>' for heading in HEADINGS)
     rows = [
         f'<tr><th scope="row"><span class="dot {html.escape(row.name)}"></span>{html.escape(row.label)}</th>'
-        + "".join(_cell(cell) for cell in row.cells)
+        + "".join(table_cell(cell) for cell in row.cells)
         + "</tr>"
         for row in model_rows(evaluation, seconds=seconds)
     ]
@@ -124,7 +129,7 @@ def _main_table(evaluation: Mapping[str, Any], seconds: Mapping[str, float] | No
     return (
         '<section class="card scroll">\n<table class="models">\n'
         f'<thead><tr><th scope="col">Model</th>{head}</tr></thead>\n<tbody>{"".join(rows)}</tbody>\n</table>\n'
-        f'<p class="note">{_prose(note)}</p>\n</section>'
+        f'<p class="note">{prose(note)}</p>\n</section>'
     )
 
 
@@ -154,10 +159,11 @@ def _worse(worse: Sequence[str]) -> str:
     return f'<section class="card verdict fail">\n<h2>What became worse</h2>\n<ul>{items}</ul>\n</section>'
 
 
-def _figures(figures: Sequence[Figure]) -> str:
+def figures_section(figures: Sequence[Figure]) -> str:
+    """Return the drawings with their explanations."""
     drawn = "\n".join(
         f'<figure class="card{" wide" if figure.wide else ""}">{figure.svg}'
-        f"<figcaption>{_prose(figure.explanation)}</figcaption></figure>"
+        f"<figcaption>{prose(figure.explanation)}</figcaption></figure>"
         for figure in figures
     )
     return f'<section class="figures">\n{drawn}\n</section>'
@@ -187,7 +193,8 @@ def _by_kind(evaluation: Mapping[str, Any]) -> str:
     )
 
 
-def _samples(samples: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str:
+def samples_section(samples: Sequence[Mapping[str, Any]], models: Sequence[str]) -> str:
+    """Return conversations with every model's answer side by side."""
     if not samples:
         return ""
     conversations = []
@@ -224,17 +231,19 @@ def _mark(axis: str, value: float) -> str:
     return f'<span class="{kind}">{word}</span>'
 
 
-def _footer(facts: Mapping[str, str]) -> str:
+def footer(facts: Mapping[str, str]) -> str:
+    """Return what the page says of data, seed and machine."""
     rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
     return f"<footer>\n<dl>{rows}</dl>\n</footer>" if rows else ""
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Escape, and keep a number and its percent sign on one line."""
     return html.escape(text).replace(" %", "\u00a0%")
 
 
-def _cell(cell: Cell) -> str:
+def table_cell(cell: Cell) -> str:
+    """Return a figure with its interval beneath."""
     interval = f'<span class="interval">{html.escape(cell.interval)}</span>' if cell.interval else ""
     return f"<td>{html.escape(cell.figure)}{interval}</td>"
 

@@ -16,10 +16,22 @@ PAPER = "#ffffff"
 
 GREY, BLUE, ORANGE, GREEN = "#8b939e", "#2a6fb3", "#d9701e", "#3d8f6f"
 
-MODEL_LABELS = {"base": "Base", "supervised": "Supervised", "served": "Served", "ppo": "Practised"}
+MODEL_LABELS = {
+    "base": "Base",
+    "supervised": "Supervised",
+    "served": "Served",
+    "ppo": "Practised",
+    "ppo_without_ptx": "Practised without ptx",
+}
 """What people read for each model's name; other names are shown as they are."""
-MODEL_COLOURS = {"base": GREY, "supervised": BLUE, "served": GREEN, "ppo": ORANGE}
-MODEL_SHAPES = {"base": "circle", "supervised": "square", "served": "diamond", "ppo": "triangle-up"}
+MODEL_COLOURS = {"base": GREY, "supervised": BLUE, "served": GREEN, "ppo": ORANGE, "ppo_without_ptx": GREEN}
+MODEL_SHAPES = {
+    "base": "circle",
+    "supervised": "square",
+    "served": "diamond",
+    "ppo": "triangle-up",
+    "ppo_without_ptx": "diamond",
+}
 
 CONFIG: dict[str, Any] = {
     # Marks without a description each: the page describes a figure once, and files stay small.

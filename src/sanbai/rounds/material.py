@@ -17,6 +17,7 @@ from sanbai.data.rankings import Ranking
 from sanbai.data.sources import find_files
 from sanbai.foundation.files import sha256_file
 from sanbai.foundation.seeds import derive_seed, python_random
+from sanbai.rounds.panel import RankingsByUse
 from sanbai.rounds.recipe import Recipe
 from sanbai.world.demonstrations import demonstrate
 from sanbai.world.documents import documents as world_documents
@@ -154,26 +155,41 @@ class FilesMaterial:
         """Return the demonstrations of the files."""
         return list(read_conversations(self.folder, self.recipe.files.demonstrations))
 
-    def preferences(self, *, heldout: bool) -> list[Ranking]:
-        """Return the compared answers whose prompt falls on one side of the split, which is by prompt."""
-        rankings = read_preferences(self.folder, self.recipe.files.preferences)
-        return [ranking for ranking in rankings if self._is_heldout(ranking.messages) is heldout]
+    @cached_property
+    def preferences(self) -> RankingsByUse:
+        """The compared answers of the files, by what they may be used for; each prompt has one use."""
+        split = RankingsByUse([], [], [])
+        for ranking in read_preferences(self.folder, self.recipe.files.preferences):
+            identity = _prompt_id(ranking.messages)
+            if _place(identity, "held out") < self.recipe.files.heldout_share:
+                split.heldout.append(ranking)
+            elif _place(identity, "judge") < self.recipe.files.judge_share:
+                split.judge.append(ranking)
+            else:
+                split.training.append(ranking)
+        return split
 
     def prompts(self, purpose: Purpose, num: int, *, round: int = 1) -> list[Prompt]:  # noqa: A002
-        """Return different prompts of the preferences, in an order of their own for each purpose and round."""
-        heldout = purpose in {"label-heldout", "watch", "evaluate"}
-        found = {
-            _prompt_id(ranking.messages): Prompt(
-                _prompt_id(ranking.messages), ranking.messages, ranking.kind or "other"
-            )
-            for ranking in self.preferences(heldout=heldout)
-        }
-        order = sorted(found)
-        python_random(self.recipe.seed, "prompts", purpose, round).shuffle(order)
-        return [found[identity] for identity in order[:num]]
+        """Return different prompts of the preferences, in an order of their own for each purpose and round.
 
-    def _is_heldout(self, messages: Sequence[dict[str, str]]) -> bool:
-        return int(_prompt_id(messages)[:8], 16) / 16**8 < self.recipe.files.heldout_share
+        Half of the held-out ones are for watching, so that what practice is stopped by is not what it is measured by.
+        """
+        if purpose in {"label", "practise"}:
+            rankings = [*self.preferences.training, *self.preferences.judge]
+        else:
+            rankings = self.preferences.heldout
+        found = {_prompt_id(ranking.messages): ranking for ranking in rankings}
+        order = sorted(found)
+        if purpose in {"watch", "evaluate"}:
+            order = [name for name in order if (_place(name, "watch") < 0.5) is (purpose == "watch")]
+        python_random(self.recipe.seed, "prompts", purpose, round).shuffle(order)
+        return [Prompt(name, found[name].messages, found[name].kind or "other") for name in order[:num]]
+
+
+def _place(identity: str, purpose: str) -> float:
+    """Return where a prompt falls in [0, 1) for a purpose; other prompts never move it."""
+    digest = hashlib.sha256(f"{purpose}\0{identity}".encode()).hexdigest()
+    return int(digest[:13], 16) / 16**13
 
 
 def _prompt_id(messages: Sequence[dict[str, str]]) -> str:

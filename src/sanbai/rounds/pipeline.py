@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sanbai.data.conversations import Conversation
@@ -188,7 +189,7 @@ class Pipeline:
                 model=load_language_model(supervised.path),
                 tokenizer=tokenizer,
                 rankings=rankings,
-                demonstrations=read_demonstrations(demonstrations)[:NUM_CALIBRATION_DEMONSTRATIONS],
+                demonstrations=_short_demonstrations(demonstrations, tokenizer, max_tokens=recipe.max_response_tokens),
             )
 
         sections = self._with_compute(reward=recipe, label=self.recipe.label)
@@ -209,17 +210,20 @@ class Pipeline:
         recipe, compute = self.recipe.ppo, self.recipe.compute
         tokenizer = load_tokenizer(start)
 
-        def encoded(purpose: Purpose, num: int) -> list[list[int]]:
-            return [
-                encode_prompt(tokenizer, prompt.messages) for prompt in self.material.prompts(purpose, num, round=round)
-            ]
-
         def build(stage: Stage) -> Mapping[str, Any]:
+            policy = load_language_model(start.path)
+            # The reward model has read no longer prompts.
+            room = min(policy.config.max_positions - recipe.max_new_tokens, self.recipe.reward.max_prompt_tokens)
+
+            def encoded(purpose: Purpose, num: int) -> list[list[int]]:
+                prompts = self.material.prompts(purpose, num, round=round)
+                return [encode_prompt(tokenizer, prompt.messages, max_tokens=room) for prompt in prompts]
+
             return train_ppo(
                 stage,
                 recipe,
                 compute,
-                policy=load_language_model(start.path),
+                policy=policy,
                 value=load_reward_model(reward.path, compute).model,
                 reward=load_reward_model(reward.path, compute),
                 judge=load_reward_model(judge.path, compute),
@@ -374,6 +378,13 @@ def read_demonstrations(artifact: Artifact) -> list[Conversation]:
     """Return the conversations of a demonstrations artifact."""
     path = artifact.file("demonstrations.jsonl.gz")
     return [Conversation.from_row(row, where=str(path)) for row in read_jsonl(path)]
+
+
+def _short_demonstrations(artifact: Artifact, tokenizer: Tokenizer, *, max_tokens: int) -> list[Conversation]:
+    """Return the first demonstrations whose answers are no longer than those that a reward model reads."""
+    answered = (each for each in read_demonstrations(artifact) if each.messages[-1]["role"] == "assistant")
+    short = (each for each in answered if len(tokenizer.encode(each.messages[-1]["content"])) <= max_tokens)
+    return list(islice(short, NUM_CALIBRATION_DEMONSTRATIONS))
 
 
 def heldout_documents(shards: Artifact, num: int) -> list[HeldOutDocument]:

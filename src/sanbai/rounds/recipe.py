@@ -35,6 +35,8 @@ class FilesRecipe(RecipeSection):
     """Compared answers to learn the reward from; their prompts are the ones that the policy practises on."""
     heldout_share: float = Field(default=0.2, gt=0.0, lt=1.0)
     """Share of the preference prompts that only measure."""
+    judge_share: float = Field(default=0.5, gt=0.0, lt=1.0)
+    """Share of the other prompts whose comparisons teach the second judge, and not the reward model."""
 
 
 class Recipe(RecipeSection):
@@ -75,6 +77,20 @@ class Recipe(RecipeSection):
 
     @model_validator(mode="after")
     def _check_material(self) -> Self:
-        if self.material == "files" and not self.files.documents:
-            raise ValueError("material is files, but files.documents names none")
+        if self.material == "world":
+            return self
+        for name in ("documents", "demonstrations", "preferences"):
+            if not getattr(self.files, name):
+                raise ValueError(f"material is files, but files.{name} names none")
+        longest = self.reward.max_prompt_tokens + self.reward.max_response_tokens + 1
+        if longest > self.model.max_positions:
+            raise ValueError(
+                f"reward.max_prompt_tokens, reward.max_response_tokens and the end mark make {longest} tokens, above "
+                f"model.max_positions {self.model.max_positions}; lower the first two"
+            )
+        if self.ppo.max_new_tokens > self.reward.max_response_tokens:
+            raise ValueError(
+                f"ppo.max_new_tokens {self.ppo.max_new_tokens} exceeds reward.max_response_tokens "
+                f"{self.reward.max_response_tokens}: the reward model has never read such answers; lower the first"
+            )
         return self
