@@ -29,8 +29,8 @@ def token_logprobs(logits_NV: Tensor, target_N: Tensor, *, temperature: float = 
         temperature: above 0.
     """
     scaled_NV = _reducible(logits_NV) / temperature
-    chosen_N = scaled_NV.gather(-1, target_N.unsqueeze(-1)).squeeze(-1)
-    return chosen_N - scaled_NV.logsumexp(-1)
+    surprise_N = F.cross_entropy(scaled_NV.flatten(0, -2), target_N.flatten(), reduction="none")
+    return -surprise_N.view(target_N.shape)
 
 
 def entropy(logits_NV: Tensor, *, temperature: float = 1.0) -> Tensor:

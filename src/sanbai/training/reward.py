@@ -29,16 +29,16 @@ from sanbai.foundation.files import canonical_json
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
-from sanbai.generation.batch import pad_right
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import save_model
 from sanbai.objectives.reward import pair_accuracy, ranking_loss
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights
 from sanbai.training.optimizer import AdamRecipe, Optimizer
-from sanbai.training.order import batches_by_length, endless_order
+from sanbai.training.order import endless_order
 from sanbai.training.reward_model import calibrate, encode_answer, save_calibration
 from sanbai.training.schedule import cosine_rate
+from sanbai.training.sequences import group_by_tokens, pack_sequences
 
 
 class RewardRecipe(RecipeSection):
@@ -49,7 +49,7 @@ class RewardRecipe(RecipeSection):
     batch_prompts: int = Field(default=64, ge=1)
     """Prompts a step, each with all its answers."""
     micro_batch_tokens: int = Field(default=16_384, ge=1)
-    """Tokens computed at once, padding included; a prompt stays whole. Changes memory, not the mathematics."""
+    """Tokens computed at once; a prompt stays whole. Changes memory and speed, not the mathematics."""
     learning_rate: float = Field(default=9e-6, gt=0.0, le=1.0)
     """Peak rate; a half cosine takes it down to 10 %."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -220,9 +220,8 @@ def _rank(
 ) -> tuple[float, float]:
     """Return (loss, accuracy over pairs) of whole prompts; where `learn`, add the loss's gradient to the model's."""
     loss, right, pairs = 0.0, 0.0, 0.0
-    longest = [max(map(len, element.rows)) for element in batch]
-    groups = batches_by_length(longest, max_tokens=max_tokens, rows=[len(element.rows) for element in batch])
-    for group in groups:
+    lengths = [sum(map(len, element.rows)) for element in batch]
+    for group in group_by_tokens(lengths, max_tokens=max_tokens):
         part = [batch[index] for index in group]
         preference_BKK = _stack_preferences(part).to(model.head.weight.device)
         with torch.set_grad_enabled(learn), autocast(compute):
@@ -240,11 +239,10 @@ def _rank(
 def _score_part(model: ScalarModel, part: Sequence[RankedPrompt], num_answers: int) -> Tensor:
     """Return reward_BK: every row once through the model, read at its last token; 0 on padding."""
     rows = [row for element in part for row in element.rows]
-    batch = pad_right(rows)
     device = model.head.weight.device
-    value_NT = model(batch.tokens_BT.to(device), segments_BT=batch.segments_BT.to(device))
-    last_N = torch.tensor([len(row) - 1 for row in rows], device=device)
-    reward_N = value_NT.gather(1, last_N[:, None]).squeeze(1)
+    packed = pack_sequences(rows, device)
+    value_BT = model(packed.tokens_BT, segments_BT=packed.segments_BT)
+    reward_N = value_BT.flatten().index_select(0, packed.last())
     cell_N = torch.tensor(
         [prompt * num_answers + answer for prompt, element in enumerate(part) for answer in range(len(element.rows))],
         device=device,

@@ -15,18 +15,17 @@ import torch
 from sanbai.foundation.device import Compute, autocast
 from sanbai.foundation.errors import DataError, ModelError
 from sanbai.foundation.files import read_json, write_json_atomic
-from sanbai.generation.batch import pad_right
 from sanbai.model.heads import ScalarModel
 from sanbai.model.hugging_face import load_scalar_model
 from sanbai.text.chat_markup import Message
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.order import batches_by_length
+from sanbai.training.sequences import group_by_tokens, pack_sequences
 
 CALIBRATION = "calibration.json"
 
-#: Tokens computed at once without gradients, padding included.
-SCORING_TOKENS = 16_384
+#: Tokens computed at once without gradients.
+SCORING_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +80,13 @@ def score_rows(model: ScalarModel, rows: Sequence[Sequence[int]], compute: Compu
         rows: token ids, at least one each.
         compute: precision of the matrix products; the head is float32.
     """
-    scores = [0.0] * len(rows)
+    scores: list[float] = []
     device = model.head.weight.device
-    for group in batches_by_length([len(row) for row in rows], max_tokens=SCORING_TOKENS):
-        batch = pad_right([rows[index] for index in group])
+    for group in group_by_tokens([len(row) for row in rows], max_tokens=SCORING_TOKENS):
+        packed = pack_sequences([rows[index] for index in group], device)
         with autocast(compute):
-            value_BT = model(batch.tokens_BT.to(device), segments_BT=batch.segments_BT.to(device))
-        last_B = torch.tensor([len(rows[index]) - 1 for index in group], device=device)
-        for index, score in zip(group, value_BT.gather(1, last_B[:, None]).squeeze(1).tolist(), strict=True):
-            scores[index] = score
+            value_BT = model(packed.tokens_BT, segments_BT=packed.segments_BT)
+        scores += value_BT.flatten()[packed.last()].tolist()
     return scores
 
 

@@ -3,9 +3,8 @@
 A response token's log-probability and value are read at the position before it; logits are computed there and nowhere
 else.
 
-Shapes: B responses of a group, N all responses of an iteration, T positions (prompt + response, padded), R response
-    tokens (padded),
-M response tokens of a group without padding, D width.
+Shapes: N responses (of an iteration, or of the group at hand), R response tokens (padded), M response tokens without
+padding, B rows and T positions of packed sequences, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import torch
 from torch import Tensor
 
 from sanbai.foundation.device import Compute, autocast
-from sanbai.generation.batch import pad_right
 from sanbai.generation.engine import Completion
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.objectives.language import entropy, token_logprobs
+from sanbai.training.sequences import PackedSequences, pack_sequences
 
 #: (prompts, responses) as token ids -> one number a response.
 Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]
@@ -59,70 +58,64 @@ class Layout:
     """Some responses laid out for a forward pass.
 
     Attributes:
-        tokens_BT: prompt and response, padded on the right.
-        segments_BT: 1 on tokens, 0 on padding.
+        sequences: prompts with their responses.
         before_M: index in the flattened B·T of the position before each response token.
-        cell_M: index in the flattened B·R of each response token.
+        cell_M: index in the flattened N·R of each response token.
         target_M: the response tokens.
-        last_B: position of each row's last token.
-        num_steps: R of this group.
+        num_steps: R, tokens of the longest response.
     """
 
-    tokens_BT: Tensor
-    segments_BT: Tensor
+    sequences: PackedSequences
     before_M: Tensor
     cell_M: Tensor
     target_M: Tensor
-    last_B: Tensor
     num_steps: int
 
     def to_grid(self, value_M: Tensor) -> Tensor:
-        """Return value_BR, 0 on padding."""
-        empty = torch.zeros(len(self.last_B) * self.num_steps, dtype=value_M.dtype, device=value_M.device)
-        return empty.index_copy(0, self.cell_M, value_M).view(len(self.last_B), self.num_steps)
+        """Return value_NR, 0 on padding."""
+        num_responses = len(self.sequences.start_N)
+        empty = torch.zeros(num_responses * self.num_steps, dtype=value_M.dtype, device=value_M.device)
+        return empty.index_copy(0, self.cell_M, value_M).view(num_responses, self.num_steps)
 
 
 def lay_out(rollouts: Rollouts, group: Sequence[int], device: torch.device | str) -> Layout:
     """Return the layout of the responses with the given indices."""
     prompts = [rollouts.prompts[index] for index in group]
     responses = [rollouts.completions[index].tokens for index in group]
-    batch = pad_right([[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)])
-    width, num_steps = batch.tokens_BT.shape[1], max(map(len, responses))
-    before: list[int] = []
-    cells: list[int] = []
-    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        first = row * width + len(prompt) - 1
-        before += range(first, first + len(response))
-        cells += range(row * num_steps, row * num_steps + len(response))
-    before_M = torch.tensor(before)
+    rows = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
+    sequences = pack_sequences(rows, device)
+    num_steps = max(map(len, responses))
+    response_length_N = torch.tensor([len(response) for response in responses], device=device)
+    step_R = torch.arange(num_steps, device=device)
+    counts_NR = step_R < response_length_N[:, None]
+    before_NR = (sequences.last() - response_length_N)[:, None] + step_R
+    before_M = before_NR[counts_NR]
     return Layout(
-        batch.tokens_BT.to(device),
-        batch.segments_BT.to(device),
-        before_M.to(device),
-        torch.tensor(cells, device=device),
-        batch.tokens_BT.flatten()[before_M + 1].to(device),
-        (batch.segments_BT.sum(1) - 1).to(device),
-        num_steps,
+        sequences,
+        before_M,
+        cell_M=counts_NR.flatten().nonzero().squeeze(1),
+        target_M=sequences.tokens_BT.flatten()[before_M + 1],
+        num_steps=num_steps,
     )
 
 
 def response_logits(model: LanguageModel, layout: Layout) -> Tensor:
     """Return logits_MV at the positions before response tokens; call under autocast for bfloat16."""
-    hidden_BTD = model.trunk(layout.tokens_BT, segments_BT=layout.segments_BT)
+    hidden_BTD = model.trunk(layout.sequences.tokens_BT, segments_BT=layout.sequences.segments_BT)
     return model.logits(hidden_BTD.flatten(0, 1).index_select(0, layout.before_M))
 
 
 def response_logprobs(model: LanguageModel, layout: Layout, *, temperature: float, compute: Compute) -> Tensor:
-    """Return logprob_BR of the response tokens at the sampling temperature, 0 on padding."""
+    """Return logprob_NR of the response tokens at the sampling temperature, 0 on padding."""
     with autocast(compute):
         logits_MV = response_logits(model, layout)
     return layout.to_grid(token_logprobs(logits_MV, layout.target_M, temperature=temperature))
 
 
 def response_values(model: ScalarModel, layout: Layout, *, compute: Compute) -> Tensor:
-    """Return value_BR before each response token, 0 on padding."""
+    """Return value_NR before each response token, 0 on padding."""
     with autocast(compute):
-        value_BT = model(layout.tokens_BT, segments_BT=layout.segments_BT)
+        value_BT = model(layout.sequences.tokens_BT, segments_BT=layout.sequences.segments_BT)
     return layout.to_grid(value_BT.flatten().index_select(0, layout.before_M))
 
 
@@ -168,17 +161,17 @@ def read(
     logprob_NR, reference_NR, value_NR, entropy_NR = (torch.zeros(shape) for _ in range(4))
     for group in groups:
         layout = lay_out(rollouts, group, compute.device)
-        rows, steps = torch.tensor(group), slice(0, layout.num_steps)
+        here = torch.tensor(group), slice(0, layout.num_steps)
         with torch.enable_grad(), autocast(compute):
             logits_MV = response_logits(policy, layout).detach()
         with torch.no_grad():
-            policy_BR = layout.to_grid(token_logprobs(logits_MV, layout.target_M, temperature=temperature))
-            entropy_BR = layout.to_grid(entropy(logits_MV, temperature=temperature))
+            entropy_M = entropy(logits_MV, temperature=temperature)
+            logprob_M = token_logprobs(logits_MV, layout.target_M, temperature=temperature)
         with torch.enable_grad():
-            reference_BR = response_logprobs(reference, layout, temperature=temperature, compute=compute).detach()
-            value_BR = response_values(value, layout, compute=compute).detach()
-        logprob_NR[rows, steps] = policy_BR.cpu()
-        reference_NR[rows, steps] = reference_BR.cpu()
-        value_NR[rows, steps] = value_BR.cpu()
-        entropy_NR[rows, steps] = entropy_BR.cpu()
+            reference_GR = response_logprobs(reference, layout, temperature=temperature, compute=compute).detach()
+            value_GR = response_values(value, layout, compute=compute).detach()
+        logprob_NR[here] = layout.to_grid(logprob_M).cpu()
+        entropy_NR[here] = layout.to_grid(entropy_M).cpu()
+        reference_NR[here] = reference_GR.cpu()
+        value_NR[here] = value_GR.cpu()
     return Readings(logprob_NR, reference_NR, value_NR, entropy_NR)

@@ -1,0 +1,73 @@
+"""Ragged sequences as dense rows: several in a row where they fit, blind to each other, so that padding is rare.
+
+Shapes: N sequences, B rows, T positions a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sanbai.data.packing import best_fit
+
+#: Rows are at least this long: short enough that attention costs little, long enough that best fit leaves little.
+ROW_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class PackedSequences:
+    """Sequences laid into rows.
+
+    Attributes:
+        tokens_BT: ids; 0 on padding, which is never looked at.
+        segments_BT: 1, 2, ... for the sequences of a row, 0 on padding.
+        start_N: index in the flattened B·T of each sequence's first token.
+        length_N: tokens of each sequence.
+    """
+
+    tokens_BT: Tensor
+    segments_BT: Tensor
+    start_N: Tensor
+    length_N: Tensor
+
+    def last(self) -> Tensor:
+        """Return the index in the flattened B·T of each sequence's last token, shape N."""
+        return self.start_N + self.length_N - 1
+
+
+def pack_sequences(sequences: Sequence[Sequence[int]], device: torch.device | str) -> PackedSequences:
+    """Lay sequences, at least one token each, into as few rows as best fit finds."""
+    length_N = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    width = max(int(length_N.max()), ROW_TOKENS)
+    row_N = best_fit(length_N, width)
+    num_rows = int(row_N.max()) + 1
+    tokens_BT = np.zeros((num_rows, width), dtype=np.int64)
+    segments_BT = np.zeros((num_rows, width), dtype=np.int64)
+    start_N = np.zeros_like(length_N)
+    filled_B, num_segments_B = [0] * num_rows, [0] * num_rows
+    for index, (sequence, row) in enumerate(zip(sequences, row_N.tolist(), strict=True)):
+        start, end = filled_B[row], filled_B[row] + len(sequence)
+        num_segments_B[row] += 1
+        tokens_BT[row, start:end] = sequence
+        segments_BT[row, start:end] = num_segments_B[row]
+        start_N[index] = row * width + start
+        filled_B[row] = end
+    arrays = (tokens_BT, segments_BT, start_N, length_N)
+    return PackedSequences(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def group_by_tokens(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Cut items, in their order, into groups of at most `max_tokens` tokens; an item larger than that stands alone."""
+    groups: list[list[int]] = []
+    num_tokens = 0
+    for item, length in enumerate(lengths):
+        if not groups or num_tokens + length > max_tokens:
+            groups.append([])
+            num_tokens = 0
+        groups[-1].append(item)
+        num_tokens += length
+    return groups
