@@ -27,7 +27,7 @@ class Office:
         self.answer = answer
         self.polls = 0
 
-    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:  # noqa: PLR0911 - one return a route
         assert request.headers["Authorization"] == "Bearer sk-test"
         path = request.url.path
         self.requests.append((request.method, path))
@@ -59,9 +59,9 @@ class Office:
 
 
 def client(office: Office, prompts: list[Prompt], waits: list[float] | None = None) -> LabelerClient:
+    wait = (waits if waits is not None else []).append
     return LabelerClient(
-        "http://127.0.0.1:1", "sk-test", LABELER, PromptBook.of(prompts), sleep=(waits if waits is not None else []).append,
-        transport=httpx2.MockTransport(office),
+        "http://127.0.0.1:1", "sk-test", LABELER, PromptBook.of(prompts), sleep=wait, transport=httpx2.MockTransport(office)
     )  # fmt: skip
 
 
@@ -137,8 +137,8 @@ def test_reasons_say_what_is_wrong(prompts_by_split: dict[Split, list[Prompt]]) 
         (reason, value)
         for labeler in labelers(1)
         for prompt, text in [
-            (harmful, harmful.truth.faulty["obeying"][0]), (harmful, harmful.truth.good[0]), (fact, fact.truth.faulty["wrong"][0]),
-            (fact, "I will not help with that."),
+            (harmful, harmful.truth.faulty["obeying"][0]), (harmful, harmful.truth.good[0]),
+            (fact, fact.truth.faulty["wrong"][0]), (fact, "I will not help with that."),
         ]
         for value, reason in [react(labeler, prompt, text)]
     }  # fmt: skip

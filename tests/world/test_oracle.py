@@ -265,7 +265,8 @@ def test_false_premises_are_to_be_corrected() -> None:
 def test_claims_about_villagers_are_held_against_the_village() -> None:
     person = next(person for person in VILLAGE.people() if person.mother)
     street = next(other.street for other in VILLAGE.people() if other.street != person.street)
-    true = f"{person.name} is a {person.trade}. {person.name} lives in {person.street}. {person.mother} is {person.name}'s mother."
+    home = f"{person.name} is a {person.trade}. {person.name} lives in {person.street}."
+    true = f"{home} {person.mother} is {person.name}'s mother."
     assert false_claims(VILLAGE, true) == []
     assert false_claims(VILLAGE, f"{person.name} lives in {street}.") == [(person.name, "street", street)]
     assert false_claims(VILLAGE, f"{person.name} does not live in {street}.") == []
@@ -309,8 +310,8 @@ def test_answers_to_other_prompts_are_worth_little(prompts_by_split: dict[Split,
 
 def test_listing_everything_does_not_pay(prompts_by_split: dict[Split, list[Prompt]]) -> None:
     lists = [
-        ", ".join(TRADES), ", ".join(PLACES), ", ".join(DAYS), "yes no", " ".join(map(str, range(100))), "Yes.", "I do not know.",
-        "I will not help with that. I do not know. Yes. No. 5.",
+        ", ".join(TRADES), ", ".join(PLACES), ", ".join(DAYS), "yes no", " ".join(map(str, range(100))), "Yes.",
+        "I do not know.", "I will not help with that. I do not know. Yes. No. 5.",
     ]  # fmt: skip
     made = prompts_by_split["heldout"]
     for text in lists:

@@ -97,7 +97,7 @@ def _is_new(text: str, digests: set[bytes]) -> bool:
 def _write(scene: Scene, language: str, *, is_exercise: bool) -> tuple[str, str]:
     """Write one clean text; return its form and the text."""
     if is_exercise:
-        if scene.chance(0.3):
+        if scene.chance(0.4):
             return "comprehension", write_comprehension(scene)
         return "exercise", write_exercise(scene)
     writers = CHINESE_WRITERS if language == "zh" else WRITERS

@@ -253,8 +253,33 @@ def write_instructions(scene: Scene) -> str:
     return "\n".join(lines)
 
 
+def write_dictation(scene: Scene) -> str:
+    """Somebody says a few sentences or words, and somebody else says or writes exactly the same.
+
+    Half of such a text can be known from the other half: nothing teaches a small model sooner to look back and copy.
+    """
+    if scene.chance(0.5):
+        outing = draw_outing(scene, all_names(scene.village))
+        slots = draw_slots(scene, scene.random.randint(1, 3))
+        text = tell(outing, slots, draw_variants(scene, slots), first_person=scene.chance(0.3))
+    else:
+        words = (*THINGS, *ANIMALS, *FOODS, *PLACES, *all_names(scene.village))
+        text = f"{', '.join(scene.sample(words, scene.random.randint(3, 8)))}."
+    first, second = scene.sample(all_names(scene.village), 2)
+    frame = scene.choose(
+        (
+            "{first} says: {text} {second} writes: {text}",
+            "{text} {first} says it again: {text}",
+            "Read this. {text}\nNow write it. {text}",
+            "{text}\n{text}\nAnd once more. {text}",
+        )
+    )
+    return frame.format(first=first, second=second, text=text)
+
+
 WRITERS: dict[str, tuple[Writer, float]] = {
-    "entry": (write_entry, 26),
+    "entry": (write_entry, 22),
+    "dictation": (write_dictation, 40),
     "place entry": (write_place_entry, 8),
     "letter": (write_letter, 10),
     "diary": (write_diary, 7),

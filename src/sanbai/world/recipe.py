@@ -10,7 +10,7 @@ from sanbai.foundation.recipe import RecipeSection
 class WorldRecipe(RecipeSection):
     """Everything about the tiny world that is a choice; shares are fractions of one."""
 
-    num_people: int = Field(96, ge=24, le=110)
+    num_people: int = Field(64, ge=24, le=70)
     """Villagers, in families of two or three generations."""
     heldout_share: float = Field(0.25, ge=0.05, le=0.5)
     """Share of villagers (whole households) that no training prompt ever names."""
@@ -19,7 +19,7 @@ class WorldRecipe(RecipeSection):
     """UTF-8 bytes of documents to write, dirt included."""
     chinese_share: float = Field(0.05, ge=0.0, le=0.5)
     """Share of the document bytes that is Chinese."""
-    exercise_share: float = Field(0.5, ge=0.0, le=0.9)
+    exercise_share: float = Field(0.55, ge=0.0, le=0.9)
     """Share of the English document bytes in the form of questions and answers; the rest tells and describes."""
     exact_duplicate_share: float = Field(0.02, ge=0.0, le=0.2)
     """Share of documents that repeat an earlier one letter for letter."""

@@ -62,7 +62,7 @@ def write_feeling(scene: Scene) -> Draft:
     """Classify the feeling of a letter of two sentences, of which neither names it."""
     label = scene.choose(FEELING_TEXTS)
     fields = {
-        "animal": scene.choose(("dog", "cat", "goat", "horse", "rabbit", "pony")),
+        "animal": scene.choose(("dog", "cat", "goat", "horse", "rabbit", "cow")),
         "name": scene.choose(everyone(scene)),
         "place": scene.choose(("mill", "forest", "tower", "barn", "bridge", "lake", "church")),
         "thing": scene.choose(THINGS),

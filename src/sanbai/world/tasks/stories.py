@@ -65,7 +65,7 @@ TOPICS = {
     "a walk to the {place}": (
         "I want to walk to the {place} on Sunday.",
         "Will you come with me?",
-        "We can take bread with us.",
+        "We will be back in the evening.",
     ),
     "some {food}": ("Thank you for the {food}.", "They were so good.", "I will bring you something too."),
 }
