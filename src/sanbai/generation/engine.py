@@ -70,8 +70,8 @@ def generate(
         seeds: one a prompt.
         stop_ids: tokens that end an answer.
         batch_size: rows at a time.
-        precision: `bfloat16` decodes with a copy of the weights cast once; its log-probabilities then differ from the
-            stored weights' by about 0.01 a token (`benchmarks/bench_model.py` measures it).
+        precision: `bfloat16` decodes with a copy of the weights cast once; faster from 16 rows on, slower for one.
+            Its log-probabilities differ from the stored weights'; `benchmarks/bench_model.py` says by how much.
         on_batch: called with the number of answers finished after each batch.
 
     Raises:
