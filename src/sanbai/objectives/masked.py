@@ -39,9 +39,10 @@ def whiten(value_BT: Tensor, mask_BT: Tensor, *, epsilon: float = 1e-8) -> Tenso
         mask_BT: 1 on the tokens that count.
         epsilon: keeps the denominator from 0.
     """
-    scale = torch.rsqrt(masked_variance(value_BT, mask_BT) + epsilon)
-    white_BT = (_at_least_float32(value_BT) - masked_mean(value_BT, mask_BT)) * scale
-    return torch.where(mask_BT.bool(), white_BT, 0.0)
+    exact_BT = value_BT.double()  # in float32 the rounding of a constant's mean would be scaled up to a signal
+    scale = torch.rsqrt(masked_variance(exact_BT, mask_BT) + epsilon)
+    white_BT = (exact_BT - masked_mean(exact_BT, mask_BT)) * scale
+    return torch.where(mask_BT.bool(), white_BT, 0.0).to(value_BT.dtype)
 
 
 def _at_least_float32(value: Tensor) -> Tensor:
