@@ -1,0 +1,104 @@
+"""Sampling the answers that labelers rank."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sanbai.data.prompts import Prompt
+from sanbai.foundation.artifacts import Artifact
+from sanbai.foundation.errors import Interrupted, RecipeError
+from sanbai.foundation.progress import SilentProgress
+from sanbai.foundation.recipe import validate_recipe
+from sanbai.foundation.seeds import torch_generator
+from sanbai.foundation.stage import Job, Stage, run_stage
+from sanbai.foundation.stop import StopSignal
+from sanbai.foundation.workspace import Workspace
+from sanbai.generation.sampling import Sampling
+from sanbai.model.config import ModelConfig
+from sanbai.model.heads import LanguageModel
+from sanbai.rounds.tasks import LabelRecipe, num_task_steps, read_tasks, sample_tasks
+from sanbai.text.tokenizer import Tokenizer, train_tokenizer
+
+PROMPTS = [Prompt(f"p{n}", ({"role": "user", "content": f"Say {n}"},), "other") for n in range(7)]
+RECIPE = LabelRecipe(
+    num_prompts=5,
+    num_heldout_prompts=2,
+    min_answers=2,
+    max_answers=4,
+    batch_size=1,
+    sampling=Sampling(max_new_tokens=3),
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(["Say something else, please."] * 20, vocab_size=270)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer) -> LanguageModel:
+    config = ModelConfig(num_layers=1, width=16, num_heads=1, num_kv_heads=1, head_width=16, feed_forward_width=16)
+    return LanguageModel(config.with_vocabulary(tokenizer.vocab_size), torch_generator(1, "test"))
+
+
+def sample(job: Job, model: LanguageModel, tokenizer: Tokenizer, *, stop_after: int = 0) -> Artifact:
+    def build(stage: Stage) -> Mapping[str, Any]:
+        record = stage.run.record
+
+        def stop_when_told(step: int, **metrics: float) -> None:
+            record(step, **metrics)
+            if step == stop_after:
+                job.stop.request()
+
+        stage.run.record = stop_when_told  # type: ignore[method-assign]
+        return sample_tasks(
+            stage, RECIPE, model=model, tokenizer=tokenizer, prompts=PROMPTS[:5], heldout_prompts=PROMPTS[5:]
+        )
+
+    return run_stage(
+        job,
+        kind="tasks",
+        name="sample answers",
+        recipe={"label": RECIPE},
+        parents={},
+        seed=1,
+        floor="generation",
+        num_steps=num_task_steps(RECIPE),
+        build=build,
+    )
+
+
+def open_job(folder: Path) -> Job:
+    workspace = Workspace(folder)
+    workspace.create()
+    return Job(workspace, SilentProgress(), StopSignal())
+
+
+def test_every_task_holds_different_answers_and_knows_its_side(
+    tmp_path: Path, model: LanguageModel, tokenizer: Tokenizer
+) -> None:
+    tasks = list(read_tasks(sample(open_job(tmp_path), model, tokenizer).file("tasks.jsonl.gz")))
+    assert len({task.id for task in tasks}) == len(tasks) > 0
+    for task in tasks:
+        assert len(set(task.responses)) == len(task.responses)
+        assert RECIPE.min_answers <= len(task.responses) <= RECIPE.max_answers
+    heldout = {task.messages[0]["content"] for task in tasks if task.heldout}
+    assert heldout <= {"Say 5", "Say 6"}
+
+
+def test_a_stopped_sampling_continues_to_the_same_bytes(
+    tmp_path: Path, model: LanguageModel, tokenizer: Tokenizer
+) -> None:
+    whole = sample(open_job(tmp_path / "whole"), model, tokenizer).file("tasks.jsonl.gz").read_bytes()
+    with pytest.raises(Interrupted):
+        sample(open_job(tmp_path / "cut"), model, tokenizer, stop_after=1)
+    continued = sample(open_job(tmp_path / "cut"), model, tokenizer).file("tasks.jsonl.gz").read_bytes()
+    assert continued == whole
+
+
+def test_groups_that_leave_nobody_to_train_on_are_refused() -> None:
+    values = {"num_labelers": 10, "num_judge_labelers": 5, "num_heldout_labelers": 5}
+    with pytest.raises(RecipeError, match="leave no labeler to train on"):
+        validate_recipe(LabelRecipe, values, source="r.toml")
