@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 from tests.serving.browser.site import Site, open_site
 
 from sanbai.feedback.accounts import Account, Role, add_account, open_session
@@ -40,7 +40,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with open_site(tmp_path_factory.mktemp("site")) as opened:
+    with open_site(tmp_path_factory.mktemp("site"), answer_tokens=120) as opened:
         yield opened
 
 
@@ -88,3 +88,23 @@ def sign_in(context: BrowserContext, site: Site) -> Callable[[Role], Account]:
         return account
 
     return make
+
+
+@pytest.fixture
+def chat(page: Page, site: Site, sign_in: Callable[[Role], Account]) -> Account:
+    """An account of its own on an empty chat page."""
+    account = sign_in("user")
+    page.goto(site.url)
+    expect(page.get_by_test_id("welcome")).to_be_visible()
+    return account
+
+
+def ask(page: Page, text: str) -> None:
+    page.get_by_test_id("composer").fill(text)
+    page.keyboard.press("Enter")
+    expect(page.get_by_test_id("user").last).to_contain_text(text)
+
+
+def wait_for_answer(page: Page) -> None:
+    expect(page.get_by_test_id("assistant").last.get_by_test_id("signature")).to_be_visible(timeout=30_000)
+    expect(page.get_by_test_id("stop")).to_be_hidden()

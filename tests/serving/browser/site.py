@@ -48,7 +48,6 @@ SENTENCES = (
     "Mira paints the bridge; her only son paints the boats.",
     "Nobody knows what the miller dreams. The letter came on a Tuesday.",
 )
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=400)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +65,15 @@ class Site:
 
 
 @contextlib.contextmanager
-def open_site(folder: Path) -> Iterator[Site]:
-    """Serve from a new workspace for as long as the block lasts."""
+def open_site(folder: Path, *, answer_tokens: int) -> Iterator[Site]:
+    """Serve from a new workspace for as long as the block lasts; every answer has so many tokens."""
     workspace = Workspace(folder)
     workspace.create()
     store = Store(workspace.database_url)
     store.create()
     _make_rounds(workspace, store)
-    app = create_app(workspace, store, settings=ServeRecipe(sampling=SAMPLING, port=0), welcome=WELCOME)
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=answer_tokens)
+    app = create_app(workspace, store, settings=ServeRecipe(sampling=sampling), welcome=WELCOME)
     with contextlib.closing(store), loopback_server(app) as url:
         yield Site(url, store)
 

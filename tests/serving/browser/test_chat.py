@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from sqlalchemy import select
+from tests.serving.browser.conftest import ask, wait_for_answer
 from tests.serving.browser.site import Site, long_conversation
 
 from sanbai.feedback import schema
@@ -16,35 +14,9 @@ from sanbai.feedback.reactions import choices_of, thumbs_of
 
 pytestmark = pytest.mark.browser
 
-SignIn = Callable[[str], Account]
-
-
-def ask(page: Page, text: str) -> None:
-    page.get_by_test_id("composer").fill(text)
-    page.keyboard.press("Enter")
-    expect(page.get_by_test_id("user").last).to_contain_text(text)
-
-
-def wait_for_answer(page: Page) -> None:
-    expect(page.get_by_test_id("assistant").last.get_by_test_id("signature")).to_be_visible(timeout=30_000)
-    expect(page.get_by_test_id("stop")).to_be_hidden()
-
-
-def wait_for_text(page: Page) -> None:
-    expect(page.locator(".streaming [data-testid=body]").first).to_have_text(re.compile(r"\S"), timeout=30_000)
-
-
-@pytest.fixture
-def chat(page: Page, site: Site, sign_in: SignIn) -> Account:
-    account = sign_in("user")
-    page.goto(site.url)
-    expect(page.get_by_test_id("welcome")).to_be_visible()
-    return account
-
 
 def test_an_example_is_answered_in_a_stream_and_kept(page: Page, site: Site, chat: Account) -> None:
     page.get_by_test_id("example").first.click()
-    wait_for_text(page)
     expect(page.get_by_test_id("user")).to_contain_text("only son")
     expect(page.get_by_test_id("welcome")).to_have_count(0)
     wait_for_answer(page)
@@ -65,22 +37,7 @@ def test_shift_enter_breaks_the_line_and_enter_sends(page: Page, chat: Account) 
     composer.press("Enter")
     expect(composer).to_have_value("")
     expect(page.get_by_test_id("user").get_by_test_id("body")).to_have_text("one\ntwo", use_inner_text=True)
-    page.keyboard.press("Escape")
     wait_for_answer(page)
-
-
-def test_escape_and_the_button_stop_an_answer_and_keep_what_is_there(page: Page, site: Site, chat: Account) -> None:
-    ask(page, "Tell me everything.")
-    wait_for_text(page)
-    page.keyboard.press("Escape")
-    wait_for_answer(page)
-    expect(page.get_by_text("Stopped here.")).to_be_visible()
-    ask(page, "Go on.")
-    wait_for_text(page)
-    page.get_by_test_id("stop").click()
-    wait_for_answer(page)
-    (conversation,) = list_conversations(site.store, chat)
-    assert len(list_messages(site.store, chat, conversation.id)) == 4
 
 
 def test_another_answer_is_a_sibling_and_the_arrows_lead_back(page: Page, chat: Account) -> None:
@@ -113,20 +70,38 @@ def test_an_edited_message_begins_a_branch(page: Page, chat: Account) -> None:
     expect(page.get_by_test_id("assistant")).to_have_count(1)
 
 
-def test_a_reload_in_the_middle_of_an_answer_loses_nothing(page: Page, site: Site, chat: Account) -> None:
-    ask(page, "A long story, please.")
-    wait_for_text(page)
-    before = page.locator(".streaming [data-testid=body]").inner_text().strip()
-    page.reload()
-    wait_for_text(page)
+def test_a_lost_connection_is_taken_up_where_it_broke_off(page: Page, site: Site, chat: Account) -> None:
+    asked_after: list[str] = []
+
+    def break_off(route: Route) -> None:
+        asked_after.append(route.request.url.partition("after=")[2])
+        if len(asked_after) > 1:
+            route.fallback()
+            return
+        whole = route.fetch()
+        events = whole.text().split("\n\n")
+        route.fulfill(response=whole, body="\n\n".join(events[: len(events) // 2]) + "\n\n")
+
+    page.route("**/api/generations/*/events*", break_off)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ask(page, "Do not lose a word.")
     wait_for_answer(page)
-    shown = page.get_by_test_id("assistant").get_by_test_id("body").inner_text()
-    assert shown.startswith(before[:10])
+    assert asked_after[0] == ""
+    assert int(asked_after[1]) > 0
     (conversation,) = list_conversations(site.store, chat)
     answer = list_messages(site.store, chat, conversation.id)[-1]
+    assistant = page.get_by_test_id("assistant")
+    expect(assistant.get_by_test_id("body")).to_have_text(answer.content.strip())
+    assistant.get_by_test_id("copy").click()
+    expect(assistant.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == answer.content
+
+
+def test_what_was_written_and_not_sent_is_still_there(page: Page, chat: Account) -> None:
+    page.get_by_test_id("composer").fill("Half a question")
     page.reload()
-    expect(page.get_by_test_id("assistant").get_by_test_id("body")).to_have_text(shown, use_inner_text=True)
-    assert len(answer.content) >= len(before)
+    expect(page.get_by_test_id("composer")).to_have_value("Half a question")
+    page.get_by_test_id("composer").fill("")
 
 
 def test_two_drafts_stand_side_by_side_until_a_key_chooses_one(page: Page, site: Site, chat: Account) -> None:

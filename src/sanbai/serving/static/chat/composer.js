@@ -4,6 +4,7 @@ import { h } from "../shared/dom.js";
 import { icon } from "../shared/icon.js";
 
 const TWO_DRAFTS_KEY = "sanbai.two-drafts";
+const UNSENT_KEY = "sanbai.unsent";
 
 export class Composer {
   /**
@@ -47,6 +48,17 @@ export class Composer {
       if (event.key === "Enter" && !event.shiftKey && !event.isComposing) this.send(event);
     });
     this.field.addEventListener("input", () => this.refresh());
+    this.place = "";
+    this.refresh();
+  }
+
+  /**
+   * Go to another conversation: what was written there and not sent is still there.
+   * @param {string|null} conversation
+   */
+  moveTo(conversation) {
+    this.place = conversation ?? "new";
+    this.field.value = sessionStorage.getItem(`${UNSENT_KEY}.${this.place}`) ?? "";
     this.refresh();
   }
 
@@ -81,6 +93,7 @@ export class Composer {
     this.sendButton.hidden = this.isAnswering;
     this.stopButton.hidden = !this.isAnswering;
     this.draftsButton.setAttribute("aria-pressed", String(this.twoDrafts));
+    if (this.place) sessionStorage.setItem(`${UNSENT_KEY}.${this.place}`, this.field.value);
     // Browsers that know `field-sizing` grow the field by themselves.
     if (!CSS.supports("field-sizing", "content")) {
       this.field.style.height = "auto";

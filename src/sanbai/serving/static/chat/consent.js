@@ -25,13 +25,13 @@ export function consentBanner() {
     h(
       "p",
       {},
-      "Your conversations are kept on this server so that you find them again. With your yes, they and your thumbs and choices are also used to train this house's next models. You can change this in the settings at any time; every later round then leaves them out.",
+      "Your conversations are kept on this server so that you find them again. With your yes, they and your thumbs and choices also train its next models. If you change your mind in the settings, every later round leaves them out.",
     ),
     h(
       "div",
       { class: "dialog-buttons" },
-      h("button", { class: "button quiet", type: "button", onclick: () => answer(false), "data-testid": "consent-no" }, "No, only keep them"),
-      h("button", { class: "button primary", type: "button", onclick: () => answer(true), "data-testid": "consent-yes" }, "Yes, learn from them"),
+      h("button", { class: "button quiet small", type: "button", onclick: () => answer(false), "data-testid": "consent-no" }, "No, only keep them"),
+      h("button", { class: "button primary small", type: "button", onclick: () => answer(true), "data-testid": "consent-yes" }, "Yes, learn from them"),
     ),
   );
   document.addEventListener("consent", () => banner.remove());

@@ -153,6 +153,16 @@ export class Conversation {
     this.follow(message);
   }
 
+  /**
+   * A message as the server keeps it.
+   * @param {string} id
+   * @returns {Promise<Message|null>}
+   */
+  async readKept(id) {
+    const { messages } = await get(`/api/conversations/${this.id}`).catch(() => ({ messages: [] }));
+    return messages.find((/** @type {Message} */ message) => message.id === id) ?? null;
+  }
+
   /** @param {Message} message an answer that is being written */
   follow(message) {
     // The log is read from its beginning, whatever the page already knew of the text.
@@ -177,8 +187,10 @@ export class Conversation {
         message.tail = message.content.slice(message.content.trimEnd().length);
         this.watcher.grew(message);
       },
-      done: ({ html, finish_reason, model, round, state }) =>
-        end({ html, finish_reason, model, round: round ?? message.round, state: state ?? "done" }),
+      done: async ({ html, finish_reason, model, round, state }, wasResumed) => {
+        const kept = wasResumed ? await this.readKept(message.id) : null;
+        end({ html, finish_reason, model, round, state, ...kept });
+      },
       error: (trouble) => end({ state: "failed", trouble: sentence(trouble) }),
     });
     this.live.set(message.id, stopListening);

@@ -181,5 +181,5 @@ function button(name, label, testid, act) {
 
 /** @param {Message} message */
 function signatureOf({ model, round }) {
-  return round === null || round === undefined ? String(model) : `${model} · round ${round}`;
+  return round ? `${model} · round ${round}` : String(model);
 }

@@ -24,6 +24,7 @@ const title = h("h1", { class: "room-title", "data-testid": "room-title" });
 const servedModel = h("span", { class: "pill", hidden: true, "data-testid": "served-model" });
 const toEnd = endButton(icon("below"));
 
+let served = "";
 /** @type {Conversation} */
 let conversation = newConversation();
 
@@ -60,6 +61,7 @@ function newConversation() {
     opened: (id) => {
       history.replaceState(null, "", `/?c=${id}`);
       sidebar.setCurrent(id);
+      composer.place = id;
     },
   });
   return fresh;
@@ -89,6 +91,7 @@ async function open(id, { remember = true } = {}) {
   if (remember) history.pushState(null, "", id ? `/?c=${id}` : "/");
   if (narrow.matches) showSidebar(false);
   sidebar.setCurrent(id);
+  composer.moveTo(id);
   const opened = conversation;
   try {
     if (id) {
@@ -121,6 +124,7 @@ async function finished(message) {
   byId("announcer").textContent = message.state === "failed" ? "The answer failed." : "The answer is written.";
   const pair = thread.pair;
   if (pair?.isReady && !composer.field.value) pair.element.focus({ preventScroll: true });
+  if (message.model && message.model !== served) attempt(showServedModel());
   await attempt(sidebar.refresh());
   const entry = sidebar.entries.find(({ id }) => id === conversation.id);
   if (entry && entry.title !== conversation.title) {
@@ -160,7 +164,8 @@ function showSidebar(isShown) {
 }
 
 async function showServedModel() {
-  const { served, models } = await get("/api/models");
+  const { served: name, models } = await get("/api/models");
+  served = name;
   const model = models.find((/** @type {{name: string}} */ { name }) => name === served);
   servedModel.textContent = served ? `${served}${model?.round ? ` · round ${model.round}` : ""}` : "No model is served";
   servedModel.hidden = false;

@@ -9,7 +9,7 @@ const MOST_ATTEMPTS = 8;
  * @typedef {object} StreamListener
  * @property {(text: string) => void} text more text at the end
  * @property {(html: string) => void} html the whole answer so far, rendered
- * @property {(result: Record<string, any>) => void} done
+ * @property {(result: Record<string, any>, wasResumed: boolean) => void} done; after a resumption pieces of text may be missing
  * @property {(message: string) => void} error the generation failed, or can no longer be reached
  */
 
@@ -22,6 +22,7 @@ const MOST_ATTEMPTS = 8;
 export function followGeneration(id, listener) {
   let after = "";
   let attempts = 0;
+  let wasResumed = false;
   let timer = 0;
   /** @type {EventSource|null} */
   let source = null;
@@ -47,7 +48,7 @@ export function followGeneration(id, listener) {
     on("html", (data) => listener.html(data.html));
     on("done", (data) => {
       close();
-      listener.done(data);
+      listener.done(data, wasResumed);
     });
     source.addEventListener("error", (event) => {
       if (event instanceof MessageEvent) {
@@ -63,6 +64,7 @@ export function followGeneration(id, listener) {
   const retry = () => {
     source?.close();
     attempts += 1;
+    wasResumed = true;
     if (attempts > MOST_ATTEMPTS) {
       close();
       listener.error("The connection was lost and could not be taken up again.");
