@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from sanbai.model.presets import PRESETS
 from sanbai.objectives.language import chunked_next_token_loss
 
 
-def medians(work: dict[str, Callable[[], object]], *, repeats: int, threads: int) -> dict[str, float]:
+def medians(work: Mapping[str, Callable[[], object]], *, repeats: int, threads: int) -> dict[str, float]:
     """Run everything in turn, `repeats` times after one warming run; return seconds of each."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for repeat in range(repeats + 1):
