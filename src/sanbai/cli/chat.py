@@ -21,7 +21,7 @@ def command(name: str, temperature: float, max_new_tokens: int, workspace: Path,
     from sanbai.cli.stores import open_store, resolve_model
     from sanbai.data.vocabulary import load_tokenizer
     from sanbai.generation.sampling import Sampling
-    from sanbai.generation.stream import stream
+    from sanbai.generation.streaming import stream
     from sanbai.model.hugging_face import load_language_model
     from sanbai.text.chat_template import encode_prompt
 

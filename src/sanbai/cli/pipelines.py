@@ -24,12 +24,11 @@ from sanbai.rounds.panel import split_panel, split_rankings
 from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.recipe import Recipe
 from sanbai.rounds.snapshot import read_snapshot_rankings
-from sanbai.rounds.turn import Ancestry, Outcome, make_ancestry, register_ancestry, turn
+from sanbai.rounds.turn import Ancestry, Outcome, is_decided, make_ancestry, register_ancestry, turn
 from sanbai.serving.recipe import ServeRecipe
 
 #: The recipe that a workspace's first round was made by; later rounds follow it unless told otherwise.
 WORKSPACE_RECIPE = "recipe.json"
-FINISHED = frozenset({"gated", "serving", "refused", "rolled_back"})
 #: What the record takes over from `evaluation.json`.
 SHOWN = ("models", "evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_tax", "few_shot", "worse")
 
@@ -112,7 +111,7 @@ def evaluate_named(job: Job, names: Sequence[str]) -> tuple[Artifact, dict[str, 
 def next_round(store: Store) -> int:
     """Return the number of the unfinished round, or of a new one."""
     newest = current_round(store)
-    return newest if newest and find_round(store, newest).state not in FINISHED else newest + 1
+    return newest if newest and not is_decided(find_round(store, newest)) else newest + 1
 
 
 def _record(workspace: Workspace, store: Store, recipe: Recipe, ancestry: Ancestry, outcome: Outcome) -> dict[str, Any]:

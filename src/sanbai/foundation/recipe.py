@@ -60,9 +60,11 @@ def validate_recipe(kind: type[Section], values: dict[str, Any], *, source: str)
         if problem["type"] == "extra_forbidden":
             detail = "unknown key" + _suggestion(kind, tuple(problem["loc"]))
         else:
-            message = problem["msg"][0].lower() + problem["msg"][1:]
-            detail = message if problem["type"] == "missing" else f"{message}; found {problem['input']!r}"
-        raise RecipeError(f"{source}: {place}: {detail}") from None
+            message = problem["msg"].removeprefix("Value error, ")
+            message = message[0].lower() + message[1:]
+            # A check over a whole section says itself what it found.
+            detail = message if isinstance(problem["input"], dict) else f"{message}; found {problem['input']!r}"
+        raise RecipeError(": ".join(filter(None, (source, place, detail)))) from None
 
 
 def _suggestion(kind: type[RecipeSection], location: tuple[int | str, ...]) -> str:

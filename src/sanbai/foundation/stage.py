@@ -7,7 +7,7 @@ import datetime as dt
 import fcntl
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ def run_stage(
     num_steps: int,
     build: Build,
     inputs: Mapping[str, str] | None = None,
+    modules: Sequence[str] = (),
 ) -> Artifact:
     """Return the artifact that this request determines, making it only if it does not exist.
 
@@ -84,6 +85,7 @@ def run_stage(
         floor: where the stage's code lives; its source and that of the floors below are part of the id.
         num_steps: length of the progress bar.
         build: writes files into `stage.folder` and returns the metrics.
+        modules: single source files of floors above that count too, such as `rounds/pipeline.py`.
         inputs: whatever else determines the content (say, hashes of files from outside); part of the id.
 
     Raises:
@@ -93,7 +95,7 @@ def run_stage(
     sections = {section: values.model_dump(mode="json") for section, values in recipe.items()}
     parent_ids = {role: artifact.id for role, artifact in parents.items()}
     determined_by = {"stage": name, **sections, **({"inputs": dict(inputs)} if inputs else {})}
-    identity = artifact_id(kind, determined_by, parent_ids, seed, source_fingerprint(floor))
+    identity = artifact_id(kind, determined_by, parent_ids, seed, source_fingerprint(floor, *modules))
     if (existing := job.workspace.find(kind, identity)) is not None:
         existing.verify()
         return existing

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
-from sanbai.model.transformer import INITIAL_STD, Transformer
+from sanbai.model.transformer import EMBEDDING_STD, Transformer
 
 
 class LanguageModel(nn.Module):
@@ -27,7 +27,7 @@ class LanguageModel(nn.Module):
         if not config.tied_embeddings:
             self.head = nn.Linear(config.width, config.vocab_size, bias=False)
             if generator is not None:
-                nn.init.normal_(self.head.weight, std=INITIAL_STD, generator=generator)
+                nn.init.normal_(self.head.weight, std=EMBEDDING_STD, generator=generator)
 
     @property
     def config(self) -> ModelConfig:

@@ -24,7 +24,8 @@ from sanbai.model.mask import additive_mask, positions_in_segments
 from sanbai.model.norm import make_norm
 from sanbai.model.rotary import Rotation, rotate, rotation
 
-INITIAL_STD = 0.02
+#: Of fresh embeddings and heads (Radford et al. 2019).
+EMBEDDING_STD = 0.02
 
 
 class Attention(nn.Module):
@@ -157,15 +158,18 @@ class Transformer(nn.Module):
             raise ModelError(f"{num_new} positions given to a model of {self.config.max_positions}; shorten the input")
 
     def _initialise(self, generator: torch.Generator) -> None:
-        residual_std = INITIAL_STD / (2 * self.config.num_layers) ** 0.5
+        block_std = self.config.initial_std
+        residual_std = block_std / (2 * self.config.num_layers) ** 0.5
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 1:
                 nn.init.ones_(parameter)
+            elif name.endswith(("attention.out.weight", "feed_forward.down.weight")):
+                nn.init.normal_(parameter, std=residual_std, generator=generator)
             else:
-                writes_residual = name.endswith(("attention.out.weight", "feed_forward.down.weight"))
-                nn.init.normal_(parameter, std=residual_std if writes_residual else INITIAL_STD, generator=generator)
+                std = block_std if name.startswith("blocks.") else EMBEDDING_STD
+                nn.init.normal_(parameter, std=std, generator=generator)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

@@ -42,6 +42,8 @@ from sanbai.training.reward_model import load_reward_model
 from sanbai.training.supervise import encode_demonstrations, num_supervise_steps, supervise
 from sanbai.world.oracle import judge as judge_answer
 
+#: What lies above the stages' floors and decides what they are given.
+MODULES = ("rounds/material.py", "rounds/pipeline.py", "rounds/tasks.py")
 #: Held-out documents that a stage in training is measured on; the final evaluation reads more.
 NUM_WATCHED_DOCUMENTS = 64
 #: Demonstrations whose mean reward is set to 0.
@@ -370,6 +372,7 @@ class Pipeline:
             floor=floor,
             num_steps=num_steps,
             build=build,
+            modules=MODULES,
             inputs={**(self.material.fingerprint() if reads_material else {}), **(inputs or {})},
         )
 

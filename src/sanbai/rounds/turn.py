@@ -13,6 +13,7 @@ from sanbai.evaluation.statistics import Estimate
 from sanbai.feedback.accounts import Account
 from sanbai.feedback.registry import (
     RegisteredModel,
+    Round,
     RoundEvent,
     RoundState,
     add_model,
@@ -158,7 +159,8 @@ def turn(
 
     first_report = report if round == 1 else _first_report(pipeline, store)
     verdict = judge_report(pipeline, report, first_report)
-    if history.enter("gated", reason=verdict.summary, verdict=verdict.to_json()):
+    history.enter("gated", reason=verdict.summary, verdict=verdict.to_json())
+    if not is_decided(find_round(store, round)):
         if verdict.promote:
             serve(store, f"policy-{round}", round=round, actor=GATE, reason=verdict.summary)
         else:
@@ -218,6 +220,12 @@ def _first_report(pipeline: Pipeline, store: Store) -> Artifact:
     return pipeline.job.workspace.load(first.artifacts["report"][-1])
 
 
+def is_decided(known: Round) -> bool:
+    """Return whether the gate's verdict on a round was carried out: it was promoted or refused after it was judged."""
+    states = [event.state for event in known.events]
+    return "gated" in states and len(states) > states.index("gated") + 1
+
+
 class _History:
     """A round's states in the registry, each entered once."""
 
@@ -227,12 +235,10 @@ class _History:
     def has(self, state: RoundState) -> bool:
         return any(event.state == state for event in self._events())
 
-    def enter(self, state: RoundState, *, reason: str = "", verdict: Mapping[str, Any] | None = None) -> bool:
-        """Write the state unless it was entered before; return whether it was written."""
-        if self.has(state):
-            return False
-        add_round_event(self._store, self._number, RoundEvent(state, GATE, reason, verdict or {}))
-        return True
+    def enter(self, state: RoundState, *, reason: str = "", verdict: Mapping[str, Any] | None = None) -> None:
+        """Write the state unless it was entered before."""
+        if not self.has(state):
+            add_round_event(self._store, self._number, RoundEvent(state, GATE, reason, verdict or {}))
 
     def start_model(self) -> RegisteredModel:
         """Return the model that served when the round was opened: a continued round starts from the same one."""

@@ -1,4 +1,6 @@
-"""AdamW as one call a step: clip, set the rate, move, forget the gradients; its state is a flat dictionary of tensors.
+"""AdamW, and Muon for the blocks' matrices where asked, as one call a step; the state is a flat dictionary of tensors.
+
+A step clips, sets the rate, moves and forgets the gradients.
 
 Parameters, moments and updates are float32 whatever the products' precision (autocast casts copies), so the parameters
 *are* the masters. Matrices decay, norms and biases do not.
@@ -11,6 +13,7 @@ raise it rather than the rate.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -33,6 +36,12 @@ class AdamRecipe(RecipeSection):
     """Share of each matrix that is taken away a step, times the rate; norms and biases keep theirs."""
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """Gradients longer than this are shortened to it."""
+    matrices: Literal["adamw", "muon"] = "adamw"
+    """`muon`: the blocks' matrices are moved by the orthogonalised momentum instead (Jordan 2024), scaled to AdamW's
+    usual size of an update, so that one rate serves both (Liu et al. 2025, arXiv:2502.16982); embeddings, heads and
+    vectors stay with AdamW."""
+    muon_momentum: float = Field(default=0.95, ge=0.0, lt=1.0)
+    """Memory of Muon's momentum."""
 
 
 class Optimizer:
@@ -47,16 +56,27 @@ class Optimizer:
         """
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._max_grad_norm = recipe.max_grad_norm
-        decayed = [parameter for parameter in self._named.values() if parameter.dim() >= 2]
-        kept = [parameter for parameter in self._named.values() if parameter.dim() < 2]
-        groups = [
-            {"params": parameters, "weight_decay": decay}
-            for parameters, decay in ((decayed, recipe.weight_decay), (kept, 0.0))
-            if parameters
+        by_muon = set(_block_matrices(model)) if recipe.matrices == "muon" else set()
+        by_adam = [parameter for name, parameter in self._named.items() if name not in by_muon]
+        self._parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                _decay_groups(by_adam, recipe.weight_decay),
+                lr=0.0,
+                betas=(recipe.beta1, recipe.beta2),
+                eps=recipe.epsilon,
+                fused=True,
+            )
         ]
-        self._adam = torch.optim.AdamW(
-            groups, lr=0.0, betas=(recipe.beta1, recipe.beta2), eps=recipe.epsilon, fused=True
-        )
+        if by_muon:
+            muon = torch.optim.Muon(
+                [self._named[name] for name in sorted(by_muon)],
+                lr=0.0,
+                weight_decay=recipe.weight_decay,
+                momentum=recipe.muon_momentum,
+                adjust_lr_fn="match_rms_adamw",
+            )
+            self._parts.append(muon)
+        self._part_of = {name: self._parts[-1 if name in by_muon else 0] for name in self._named}
 
     def step(self, rate: float) -> float:
         """Apply the accumulated gradients and clear them.
@@ -65,18 +85,22 @@ class Optimizer:
             The gradients' norm before clipping.
         """
         norm = nn.utils.clip_grad_norm_(self._named.values(), self._max_grad_norm, foreach=True)
-        for group in self._adam.param_groups:
-            group["lr"] = rate
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+            part.step()
+            part.zero_grad(set_to_none=True)
         return norm.item()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the whole state: `<parameter>/step`, `/exp_avg` and `/exp_avg_sq`; empty before the first step."""
+        """Return the whole state, empty before the first step.
+
+        `<parameter>/step`, `/exp_avg` and `/exp_avg_sq` of AdamW, `/momentum_buffer` of Muon.
+        """
         return {
             f"{name}/{key}": value
             for name, parameter in self._named.items()
-            for key, value in self._adam.state.get(parameter, {}).items()
+            for key, value in self._part_of[name].state.get(parameter, {}).items()
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -94,7 +118,25 @@ class Optimizer:
         for name, state in states.items():
             parameter = self._named[name]
             moved = {key: value if key == "step" else value.to(parameter) for key, value in state.items()}
-            self._adam.state[parameter] = moved
+            self._part_of[name].state[parameter] = moved
+
+
+def _block_matrices(model: nn.Module) -> list[str]:
+    """Return the names of the matrices inside the blocks, that is `ModuleList`s; embeddings and heads lie outside."""
+    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    return [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2 and any(name.startswith(f"{prefix}.") for prefix in lists)
+    ]
+
+
+def _decay_groups(parameters: Sequence[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Return the groups of matrices, which decay, and of vectors, which do not."""
+    matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
+    vectors = [parameter for parameter in parameters if parameter.dim() < 2]
+    groups = ({"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0})
+    return [group for group in groups if group["params"]]
 
 
 def gradients(model: nn.Module) -> list[Tensor]:
