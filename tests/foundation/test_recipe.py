@@ -1,9 +1,10 @@
 """Recipes: strict, typed, with one clear line for each mistake."""
 
 from pathlib import Path
+from typing import Self
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sanbai.foundation.errors import RecipeError
 from sanbai.foundation.recipe import RecipeSection, read_toml, validate_recipe
@@ -57,3 +58,19 @@ def test_an_unreadable_recipe_says_why(tmp_path: Path, content: bytes | None, co
         path.write_bytes(content)
     with pytest.raises(RecipeError, match=complaint):
         read_toml(path)
+
+
+def test_a_check_over_a_whole_section_says_what_it_found_and_not_the_whole_section() -> None:
+    class Pair(RecipeSection):
+        low: int = 1
+        high: int = 2
+
+        @model_validator(mode="after")
+        def _check(self) -> Self:
+            if self.low > self.high:
+                raise ValueError(f"low {self.low} exceeds high {self.high}")
+            return self
+
+    with pytest.raises(RecipeError) as error:
+        validate_recipe(Pair, {"low": 3}, source="a.toml")
+    assert str(error.value) == "a.toml: low 3 exceeds high 2"

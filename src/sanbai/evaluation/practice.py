@@ -103,7 +103,7 @@ def accuracy_record(
 ) -> dict[str, Any]:
     """Return a reward model's accuracy on held-out people's pairs, by labeler, beside "the longer answer wins".
 
-    It reads as it was trained: longer prompts lose their beginning, pairs with longer answers are left out, and counted.
+    It reads as it was trained: longer prompts lose their beginning, pairs with longer answers are left out and counted.
 
     Args:
         model: the reward model or the second judge.
