@@ -1,0 +1,116 @@
+"""The whole loop from the command line, as small as it goes: what it prints, what it leaves, what asking again does."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMOKE = Path(__file__).parent / "smoke.toml"
+
+
+def sanbai(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, without a network to leave by."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "http_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [Path(sys.executable).parent / "sanbai", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=check,
+    )
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("quickstart") / "workspace"
+
+
+@pytest.fixture(scope="module")
+def record(workspace: Path) -> dict[str, Any]:
+    done = sanbai("quickstart", "--recipe", SMOKE, "--workspace", workspace, "--no-serve", "--json")
+    parsed: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return parsed
+
+
+def estimates(record: dict[str, Any]) -> Iterator[dict[str, float]]:
+    for model in ("base", "supervised", "ppo"):
+        for axis in ("helpful", "honest", "harmless", "gold_utility", "bits_per_byte"):
+            yield record["evaluation"][model][axis]
+    yield from record["win_rate"].values()
+
+
+def test_the_record_holds_every_figure_with_its_interval(record: dict[str, Any]) -> None:
+    for estimate in estimates(record):
+        assert estimate["low"] <= estimate["mean"] <= estimate["high"]
+        assert estimate["n"] > 0
+    assert set(record["win_rate"]) == {"supervised_vs_base", "ppo_vs_supervised"}
+    assert {"accuracy", "best_possible", "labeler_agreement"} <= set(record["reward_model"])
+    assert {"kl", "alignment_tax", "by_kind"} <= set(record)
+
+
+def test_the_stages_times_are_flat_numbers_one_a_stage(record: dict[str, Any]) -> None:
+    expected = {"corpus", "tokenizer", "shards", "pretrain", "demonstrations", "supervise", "sample_answers", "label"}
+    expected |= {"snapshot", "reward", "judge", "ppo", "evaluate"}
+    assert set(record["seconds"]) == expected
+    assert all(isinstance(seconds, float) for seconds in record["seconds"].values())
+
+
+def test_simulated_labelers_answered_through_the_front_door(record: dict[str, Any]) -> None:
+    snapshot = record["snapshot"]
+    assert snapshot["rankings"] == snapshot["rankings_simulated"] > 0
+    assert snapshot["thumbs"] > 0
+    assert snapshot["draft_choices"] > 0
+
+
+def test_asking_again_gives_the_same_record_without_new_rows(workspace: Path, record: dict[str, Any]) -> None:
+    again = sanbai("quickstart", "--recipe", SMOKE, "--workspace", workspace, "--no-serve", "--json")
+    assert json.loads(again.stdout.splitlines()[-1]) == record
+
+
+def test_another_seed_in_the_same_workspace_is_refused_in_one_line(workspace: Path, record: dict[str, Any]) -> None:
+    refused = sanbai("quickstart", "--recipe", SMOKE, "--workspace", workspace, "--no-serve", "--seed", 2, check=False)
+    assert refused.returncode == 2
+    assert "choose another --workspace" in refused.stderr.splitlines()[-1]
+
+
+def test_the_gates_verdict_is_kept_and_a_person_can_overrule_it(workspace: Path, record: dict[str, Any]) -> None:
+    status = json.loads(sanbai("round", "status", "--workspace", workspace, "--json").stdout.splitlines()[-1])
+    assert status["rounds"][0]["verdict"]["promote"] is record["verdict"]["promote"]
+    if not record["verdict"]["promote"]:
+        without_reason = sanbai("round", "promote", 1, "--workspace", workspace, check=False)
+        assert without_reason.returncode == 2
+        assert "give --override with a reason" in without_reason.stderr
+    sanbai("round", "promote", 1, "--override", "to try it", "--workspace", workspace)
+    assert "serving: policy-1" in sanbai("round", "status", "--workspace", workspace).stdout
+    assert "serving: supervised" in sanbai("round", "rollback", "--workspace", workspace).stdout
+
+
+def test_the_lineage_leads_from_the_policy_to_its_rows_of_feedback(workspace: Path, record: dict[str, Any]) -> None:
+    shown = sanbai("model", "lineage", "policy-1", "--workspace", workspace, "--json")
+    lineage = json.loads(shown.stdout.splitlines()[-1])
+    assert [model["name"] for model in lineage["lineage"]] == ["policy-1", "supervised", "base"]
+    assert lineage["feedback_rows"] >= record["snapshot"]["rankings"]
+
+
+def test_the_report_is_one_page_that_loads_nothing(workspace: Path, record: dict[str, Any]) -> None:
+    page = Path(record["report"]).read_text()
+    assert "<svg" in page
+    assert "<script" not in page
+    assert 'src="http' not in page
+    assert record["verdict"]["summary"].split(":")[0] in page
+
+
+def test_doctor_finds_the_workspace_whole_and_names_a_damaged_artifact(workspace: Path, record: dict[str, Any]) -> None:
+    assert sanbai("doctor", "--workspace", workspace).returncode == 0
+    weights = workspace / "artifacts" / record["artifacts"]["base"] / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    found = sanbai("doctor", "--workspace", workspace, check=False)
+    weights.write_bytes(whole)
+    assert found.returncode == 1
+    assert "but the manifest says" in found.stdout
