@@ -39,7 +39,10 @@ def dressed(request: pytest.FixtureRequest, browser: Browser, site: Site) -> Ite
     )
     account = add_account(site.store, re.sub(r"\W+", "-", request.node.name).strip("-"), "admin")
     opened.add_cookies([{"name": COOKIE, "value": open_session(site.store, account)[1], "url": site.url}])
-    task = LabelTask(({"role": "user", "content": f"{account.name}: which is best?"},), ("One.", "Two.", "Three."))
+    task = LabelTask(
+        ({"role": "user", "content": f"{account.name}: which is best?"},),
+        tuple(f"Answer {number}." for number in range(9)),
+    )
     add_tasks(site.store, [task], assignees={task.id: [account]})
     yield opened.new_page()
     opened.close()

@@ -5,6 +5,7 @@ import { icon } from "../shared/icon.js";
 import { letter } from "./ranking.js";
 
 const EXCERPT_CHARACTERS = 60;
+const MANY_RANKS = 6;
 
 export class Board {
   /**
@@ -18,9 +19,10 @@ export class Board {
     this.choose = choose;
     this.lanes = Array.from({ length: ranking.size }, (_, index) => this.lane(String(index + 1), index + 1));
     this.tray = this.lane("Not ranked yet", 0);
+    const style = ranking.size > MANY_RANKS ? "board many" : "board";
     this.element = h(
       "section",
-      { class: "board", "aria-label": "Ranks", "data-testid": "board" },
+      { class: style, "aria-label": "Ranks", "data-testid": "board" },
       h("p", { class: "board-end" }, "Best"),
       this.lanes.map(({ element }) => element),
       h("p", { class: "board-end" }, "Worst"),

@@ -5,7 +5,8 @@ import { h } from "../shared/dom.js";
 import { letter } from "./ranking.js";
 
 const START_PIXELS = 5;
-const EDGE_PIXELS = 60;
+const EDGE_PIXELS = 40;
+const STEP_PIXELS = 14;
 
 /**
  * @param {HTMLElement} desk holds the handles and the lanes
@@ -49,8 +50,7 @@ export function enableDragging(desk, drop, dragging) {
     event.preventDefault();
     held.ghost.style.transform = `translate(${event.clientX + 8}px, ${event.clientY + 8}px)`;
     markLane(desk, laneAt(event));
-    if (event.clientY < EDGE_PIXELS) scrollBy(0, -14);
-    else if (event.clientY > innerHeight - EDGE_PIXELS) scrollBy(0, 14);
+    scrollAtEdge(event, desk.querySelector(".board"));
   });
 
   desk.addEventListener("pointerup", (event) => {
@@ -68,6 +68,18 @@ export function enableDragging(desk, drop, dragging) {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") letGo();
   });
+}
+
+/**
+ * Scroll the page and the ranks when the pointer comes near the window's upper or lower edge.
+ * @param {PointerEvent} event
+ * @param {Element|null} board
+ */
+function scrollAtEdge({ clientY }, board) {
+  const step = clientY < EDGE_PIXELS * 2 ? -STEP_PIXELS : clientY > innerHeight - EDGE_PIXELS * 2 ? STEP_PIXELS : 0;
+  if (!step) return;
+  scrollBy(0, step);
+  board?.scrollBy(0, step);
 }
 
 /**

@@ -21,7 +21,7 @@ const bar = byId("desk-bar");
 const progress = h("div", { class: "progress", "data-testid": "progress" });
 const help = h("button", { class: "icon-button help", type: "button", "aria-label": "Keys (?)", onclick: showHelp, "data-testid": "help" }, icon("help"));
 const hint = h("p", { class: "hint", role: "status", "data-testid": "hint" });
-const undo = h("button", { class: "button quiet", type: "button", onclick: takeBack, "data-testid": "undo" }, icon("undo"), "Undo");
+const undo = h("button", { class: "button quiet undo", type: "button", "aria-label": "Undo", onclick: takeBack, "data-testid": "undo" }, icon("undo"), h("span", {}, "Undo"));
 const notRankable = h("input", { type: "checkbox", "data-testid": "not-rankable" });
 const send = h("button", { class: "button primary", type: "button", onclick: submit, "data-testid": "submit" }, "Send", h("kbd", { "aria-hidden": "true" }, "⇧ ⏎"));
 
