@@ -60,9 +60,8 @@ class Office:
 
 def client(office: Office, prompts: list[Prompt], waits: list[float] | None = None) -> LabelerClient:
     wait = (waits if waits is not None else []).append
-    return LabelerClient(
-        "http://127.0.0.1:1", "sk-test", LABELER, PromptBook.of(prompts), sleep=wait, transport=httpx2.MockTransport(office)
-    )  # fmt: skip
+    book, transport = PromptBook.of(prompts), httpx2.MockTransport(office)
+    return LabelerClient("http://127.0.0.1:1", "sk-test", LABELER, book, sleep=wait, transport=transport)
 
 
 def task(prompt: Prompt, number: int) -> dict[str, Any]:

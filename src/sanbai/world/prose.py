@@ -279,7 +279,7 @@ def write_dictation(scene: Scene) -> str:
 
 WRITERS: dict[str, tuple[Writer, float]] = {
     "entry": (write_entry, 22),
-    "dictation": (write_dictation, 40),
+    "dictation": (write_dictation, 65),
     "place entry": (write_place_entry, 8),
     "letter": (write_letter, 10),
     "diary": (write_diary, 7),
