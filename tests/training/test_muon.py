@@ -37,7 +37,7 @@ def test_a_matrix_moves_by_a_nearly_orthogonal_matrix_of_adamws_usual_size() -> 
             assert values.min() > 0.3, name  # five Newton-Schulz steps bring singular values near 1, not to it
             assert values.max() < 1.3, name
             moved += 1
-    assert moved == 5  # query, key-value, output; gate-up, down
+    assert moved == 5  # query-key-value, output; gate, up, down
 
 
 def test_embeddings_and_vectors_move_by_adamw() -> None:
