@@ -87,14 +87,13 @@ def judged(prompt: Prompt, answer: str) -> Judgement:
     return judge(prompt, answer)
 
 
-def labelers(seed: int, num: int | None = None, recipe: WorldRecipe | None = None) -> tuple[SimulatedLabeler, ...]:
-    """Draw the labelers; their number is the recipe's unless given. Names are `labeler-01` and on, with the seed."""
+def labelers(seed: int, num: int = 40, recipe: WorldRecipe | None = None) -> tuple[SimulatedLabeler, ...]:
+    """Draw `num` labelers. Names are `labeler-<seed>-01` and on."""
     recipe = recipe or WorldRecipe()
     generator = python_random(seed, "labelers")
-    count = recipe.num_labelers if num is None else num
-    likings, noises = _spread(generator, 0.0, 2.0, count), _spread(generator, 0.6, 1.4, count)
+    likings, noises = _spread(generator, 0.0, 2.0, num), _spread(generator, 0.6, 1.4, num)
     drawn = []
-    for number in range(1, count + 1):
+    for number in range(1, num + 1):
         weights = [generator.uniform(0.45, 0.75), generator.uniform(0.1, 0.35), generator.uniform(0.1, 0.35)]
         total = sum(weights)
         drawn.append(

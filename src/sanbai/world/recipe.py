@@ -50,8 +50,6 @@ class WorldRecipe(RecipeSection):
     unconstrained_share: float = Field(0.20, ge=0.0, le=1.0)
     """Share of demonstrations that forget a constraint, where the task has one."""
 
-    num_labelers: int = Field(40, ge=4, le=1000)
-    """Simulated labelers."""
     labeler_noise: float = Field(0.252, gt=0.0, le=2.0)
     """Mean standard deviation of a labeler's noise, in units of utility (a perfect answer is worth about 1)."""
     labeler_step: float = Field(0.1, gt=0.0, le=1.0)
