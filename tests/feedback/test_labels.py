@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 from sanbai.feedback import schema
 from sanbai.feedback.accounts import Account
@@ -146,16 +146,19 @@ def test_strict_order_is_the_order_of_the_buckets(levels: list[int]) -> None:
     assert strict_order([bucket for bucket in buckets if bucket]) == expected
 
 
-def test_two_thousand_answers_make_two_thousand_rows(store: Store, anna: Account) -> None:
-    batch = [LabelTask(({"role": "user", "content": str(number)},), tuple("abcdef")) for number in range(2000)]
+@pytest.mark.parametrize("size", [10, 200])
+def test_a_batch_costs_the_same_few_statements_whatever_its_size(store: Store, anna: Account, size: int) -> None:
+    batch = [LabelTask(({"role": "user", "content": str(number)},), tuple("abcdef")) for number in range(size)]
     add_tasks(store, batch, assignees={task.id: [anna] for task in batch})
     ratings = tuple(Rating(place, 1 + place) for place in range(6))
-    for start in range(0, 2000, 100):
-        add_answers(
-            store,
-            anna,
-            [Answer(task.id, ((0,), (1, 2), (3, 4, 5)), ratings) for task in batch[start : start + 100]],
-        )
+    answers = [Answer(task.id, ((0,), (1, 2), (3, 4, 5)), ratings) for task in batch]
+    statements: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    commits: list[object] = []
+    event.listen(store.engine, "commit", commits.append)
+    add_answers(store, anna, answers)
+    assert len(commits) == 1
+    assert len([one for one in statements if not one.startswith("BEGIN")]) <= 8
     with store.read() as connection:
-        assert connection.execute(select(func.count()).select_from(schema.ranking)).scalar() == 2000
-        assert connection.execute(select(func.count()).select_from(schema.rating)).scalar() == 12_000
+        assert connection.execute(select(func.count()).select_from(schema.ranking)).scalar() == size
+        assert connection.execute(select(func.count()).select_from(schema.rating)).scalar() == 6 * size

@@ -8,13 +8,12 @@ from typing import Any
 
 import httpx2
 import pytest
+from tests.serving.conftest import Site, ask, read_events, running_site
 
 from sanbai.feedback.registry import serve
 from sanbai.generation.streaming import Piece, stream
 from sanbai.serving import engine
 from sanbai.text.tokenizer import Tokenizer
-
-from tests.serving.conftest import Site, ask, read_events, running_site
 
 
 @pytest.fixture

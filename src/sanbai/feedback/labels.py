@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -15,7 +15,7 @@ from sanbai.feedback.accounts import Account
 from sanbai.feedback.identifiers import content_id, new_id, now_ms
 from sanbai.feedback.label_form import FLAG_NAMES, HIGHEST_LIKERT, LOWEST_LIKERT
 from sanbai.feedback.store import Store
-from sanbai.feedback.tasks import LabelTask, first_positions, is_open_to, shuffled_order, task_of_row
+from sanbai.feedback.tasks import LabelTask, first_positions, is_open_to, task_of_row
 from sanbai.foundation.errors import DataError, UnknownNameError
 
 LONGEST_NOTE = 2000
@@ -87,46 +87,73 @@ def add_answers(store: Store, account: Account, answers: Sequence[Answer]) -> li
         mine = _answered(connection, account, list(by_task))
         certain = mine.keys() | _given(connection, account, list(by_task))
         orders = _shown_orders(connection, account, list(by_task))
+        completed = _complete(tasks, answers, certain | orders.keys())
+        known = _known_keys(connection, account, [one.key for one in completed])
         rankings: list[dict[str, Any]] = []
         ratings: list[dict[str, Any]] = []
         ids: list[str] = []
-        for answer in answers:
-            task = tasks.get(answer.task_id)
-            if task is None or answer.task_id not in certain | orders.keys():
-                raise UnknownNameError(f"{answer.task_id}: no such task among yours")
-            buckets, rated = complete_answer(task, answer)
-            key = answer.idempotency_key or content_id(answer.task_id, buckets, _plain(rated), answer.not_rankable)
-            if (known := _known_key(connection, account, key, answer.task_id)) is not None:
-                ids.append(known)
+        for answer in completed:
+            if answer.key in known:
+                row_id, task_id = known[answer.key]
+                if task_id != answer.task_id:
+                    raise DataError(f"idempotency key {answer.key}: used before for another task; make a new one")
+                ids.append(row_id)
                 continue
             if answer.task_id not in certain and not _may_answer(connection, account, answer.task_id):
-                raise DataError(
-                    f"{answer.task_id}: the task went to others when its time ran out; ask for the next one"
-                )
-            row_id = new_id()
+                raise DataError(f"{answer.task_id}: went to others when its time ran out; ask for the next task")
+            known[answer.key] = (row_id := new_id(), answer.task_id)
             ids.append(row_id)
             rankings.append(
                 {
                     "id": row_id,
                     "task_id": answer.task_id,
                     "account_id": account.id,
-                    "buckets": buckets,
-                    "not_rankable": answer.not_rankable,
-                    "shown_order": orders.get(answer.task_id)
-                    or list(shuffled_order(answer.task_id, account, task.responses)),
-                    "milliseconds": answer.milliseconds,
-                    "form_version": task.form_version,
-                    "idempotency_key": key,
+                    "buckets": answer.buckets,
+                    "not_rankable": answer.said.not_rankable,
+                    "shown_order": orders.get(answer.task_id) or list(range(len(answer.task.responses))),
+                    "milliseconds": answer.said.milliseconds,
+                    "form_version": answer.task.form_version,
+                    "idempotency_key": answer.key,
                     "supersedes_id": mine.get(answer.task_id),
                     "created": now_ms(),
                 }
             )
-            ratings += [{"ranking_id": row_id, **fields} for fields in _plain(rated)]
+            ratings += [{"ranking_id": row_id, **fields} for fields in answer.ratings]
         if rankings:
             connection.execute(schema.ranking.insert(), rankings)
         if ratings:
             connection.execute(schema.rating.insert(), ratings)
     return ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Completed:
+    """An answer that fits its task, as its rows will hold it."""
+
+    said: Answer
+    task: LabelTask
+    buckets: list[list[int]]
+    ratings: list[Mapping[str, Any]]
+
+    @property
+    def task_id(self) -> str:
+        return self.said.task_id
+
+    @property
+    def key(self) -> str:
+        """What makes the same request the same: the key it carries, else its whole content."""
+        return self.said.idempotency_key or content_id(self.task_id, self.buckets, self.ratings, self.said.not_rankable)
+
+
+def _complete(tasks: Mapping[str, LabelTask], answers: Sequence[Answer], mine: Collection[str]) -> list[_Completed]:
+    completed = []
+    for answer in answers:
+        task = tasks.get(answer.task_id)
+        if task is None or answer.task_id not in mine:
+            raise UnknownNameError(f"{answer.task_id}: no such task among yours")
+        buckets, ratings = complete_answer(task, answer)
+        completed.append(_Completed(answer, task, buckets, _plain(ratings)))
+    return completed
 
 
 def complete_answer(task: LabelTask, answer: Answer) -> tuple[list[list[int]], list[Rating]]:
@@ -270,14 +297,15 @@ def _shown_orders(connection: Connection, account: Account, ids: list[str]) -> d
     return {row.task_id: row.shown_order for row in rows}
 
 
-def _known_key(connection: Connection, account: Account, key: str, task_id: str) -> str | None:
+def _known_keys(connection: Connection, account: Account, keys: list[str]) -> dict[str, tuple[str, str]]:
+    """Return idempotency key -> (row, task) of the account's earlier answers with these keys."""
     table = schema.ranking
-    row = connection.execute(
-        select(table.c.id, table.c.task_id).where(table.c.account_id == account.id, table.c.idempotency_key == key)
-    ).first()
-    if row is not None and row.task_id != task_id:
-        raise DataError(f"idempotency key {key}: used before for another task; make a new one")
-    return None if row is None else str(row.id)
+    rows = connection.execute(
+        select(table.c.idempotency_key, table.c.id, table.c.task_id).where(
+            table.c.account_id == account.id, table.c.idempotency_key.in_(keys)
+        )
+    )
+    return {row.idempotency_key: (row.id, row.task_id) for row in rows}
 
 
 def _may_answer(connection: Connection, account: Account, task_id: str) -> bool:

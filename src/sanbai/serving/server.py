@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
@@ -73,7 +76,9 @@ def base_url_of(listener: socket.socket) -> str:
 
 
 def serve(app: Starlette, host: str, port: int, *, listener: socket.socket | None = None) -> None:
-    """Serve until SIGTERM or Ctrl-C; open answers get `shutdown_seconds` to end, the rest is kept as interrupted.
+    """Serve until SIGTERM or Ctrl-C, from the main thread.
+
+    Open answers then get `shutdown_seconds` to end; the rest is kept as interrupted.
 
     Args:
         app: of `create_app`.
@@ -87,8 +92,18 @@ def serve(app: Starlette, host: str, port: int, *, listener: socket.socket | Non
     """
     house: House = app.state.house
     taken = listener or open_socket(host, port, allow_remote=house.settings.allow_remote)
-    with contextlib.closing(taken), contextlib.suppress(KeyboardInterrupt):
+    # uvicorn leaves on these signals and then raises them again, which would end the process as killed.
+    before = {number: signal.signal(number, _heed) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
         uvicorn.Server(_configure(app)).run(sockets=[taken])
+    finally:
+        taken.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heed(_: int, __: FrameType | None) -> None:
+    """Do nothing more: the server has heeded the signal already."""
 
 
 @contextlib.contextmanager
@@ -116,6 +131,8 @@ def loopback_server(app: Starlette, *, port: int = 0) -> Iterator[str]:
 
 def _configure(app: Starlette) -> uvicorn.Config:
     house: House = app.state.house
+    # Its lines hold paths as they were sent. `access_log=False` alone leaves the logger to handlers that others add.
+    logging.getLogger("uvicorn.access").disabled = True
     return uvicorn.Config(
         app,
         log_config=None,
