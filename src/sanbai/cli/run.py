@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,8 +29,24 @@ def start(recipe: str, data: Path, seed: int | None, workspace: Path, database: 
     resolved, serve = read_recipe(find_recipe(recipe), seed=seed)
     with open_job(open_workspace(workspace, database)) as job:
         record = run_recipe(job, resolved, serve, data)
+    _show(record)
     if as_json:
         print_record(record)
+
+
+def _show(record: dict[str, Any]) -> None:
+    """Print the table and the report's place to standard error: talk, not the result."""
+    from rich.console import Console
+
+    from sanbai.evaluation.files_report import files_terminal_table
+    from sanbai.evaluation.table import terminal_table
+
+    seconds = record["seconds"]
+    times = {**seconds, "base": seconds["pretrain"], "supervised": seconds["supervise"]}
+    draw = files_terminal_table if "reading" in record else terminal_table
+    console = Console(stderr=True)
+    console.print(draw(record, seconds=times))
+    console.print(f"report: {record['report']}", soft_wrap=True, highlight=False)
 
 
 @command.command("list")
