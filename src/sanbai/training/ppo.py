@@ -425,7 +425,7 @@ def _accumulate(
     denominator = sum(len(experience.rollouts.completions[index].tokens) for group in minibatch for index in group)
     policy_total, value_total = 0.0, 0.0
     for group in minibatch:
-        layout = lay_out(experience.rollouts, group, device)
+        layout = lay_out(experience.rollouts, group, context=players.policy.config.max_positions, device=device)
         here = torch.tensor(group), slice(0, layout.num_steps)
         mask_GR = experience.mask_NR[here].to(device)
         logprob_GR = response_logprobs(players.policy, layout, temperature=recipe.temperature, compute=compute)
@@ -479,7 +479,7 @@ def _judge(
     kl = 0.0
     with torch.no_grad():
         for group in group_by_tokens(rollouts.lengths, max_tokens=recipe.micro_batch_tokens):
-            layout = lay_out(rollouts, group, compute.device)
+            layout = lay_out(rollouts, group, context=players.policy.config.max_positions, device=compute.device)
             logprob_GR, reference_GR = (
                 response_logprobs(model, layout, temperature=recipe.temperature, compute=compute)
                 for model in (players.candidate, players.reference)

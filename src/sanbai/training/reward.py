@@ -240,7 +240,7 @@ def _score_part(model: ScalarModel, part: Sequence[RankedPrompt], num_answers: i
     """Return reward_BK: every row once through the model, read at its last token; 0 on padding."""
     rows = [row for element in part for row in element.rows]
     device = model.head.weight.device
-    packed = pack_sequences(rows, device)
+    packed = pack_sequences(rows, context=model.config.max_positions, device=device)
     value_BT = model(packed.tokens_BT, segments_BT=packed.segments_BT)
     reward_N = value_BT.flatten().index_select(0, packed.last())
     cell_N = torch.tensor(

@@ -83,7 +83,7 @@ def score_rows(model: ScalarModel, rows: Sequence[Sequence[int]], compute: Compu
     scores: list[float] = []
     device = model.head.weight.device
     for group in group_by_tokens([len(row) for row in rows], max_tokens=SCORING_TOKENS):
-        packed = pack_sequences([rows[index] for index in group], device)
+        packed = pack_sequences([rows[index] for index in group], context=model.config.max_positions, device=device)
         with autocast(compute):
             value_BT = model(packed.tokens_BT, segments_BT=packed.segments_BT)
         scores += value_BT.flatten()[packed.last()].tolist()

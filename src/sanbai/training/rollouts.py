@@ -78,12 +78,12 @@ class Layout:
         return empty.index_copy(0, self.cell_M, value_M).view(num_responses, self.num_steps)
 
 
-def lay_out(rollouts: Rollouts, group: Sequence[int], device: torch.device | str) -> Layout:
-    """Return the layout of the responses with the given indices."""
+def lay_out(rollouts: Rollouts, group: Sequence[int], *, context: int, device: torch.device | str = "cpu") -> Layout:
+    """Return the layout of the responses with the given indices, for a model of `context` positions."""
     prompts = [rollouts.prompts[index] for index in group]
     responses = [rollouts.completions[index].tokens for index in group]
     rows = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
-    sequences = pack_sequences(rows, device)
+    sequences = pack_sequences(rows, context=context, device=device)
     num_steps = max(map(len, responses))
     response_length_N = torch.tensor([len(response) for response in responses], device=device)
     step_R = torch.arange(num_steps, device=device)
@@ -160,7 +160,7 @@ def read(
     shape = rollouts.mask().shape
     logprob_NR, reference_NR, value_NR, entropy_NR = (torch.zeros(shape) for _ in range(4))
     for group in groups:
-        layout = lay_out(rollouts, group, compute.device)
+        layout = lay_out(rollouts, group, context=policy.config.max_positions, device=compute.device)
         here = torch.tensor(group), slice(0, layout.num_steps)
         with torch.enable_grad(), autocast(compute):
             logits_MV = response_logits(policy, layout).detach()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sanbai.data.packing import best_fit
 
-#: Rows are at least this long: short enough that attention costs little, long enough that best fit leaves little.
+#: Rows are at least this long, where the model allows: attention still costs little, and best fit leaves little.
 ROW_TOKENS = 128
 
 
@@ -39,10 +39,18 @@ class PackedSequences:
         return self.start_N + self.length_N - 1
 
 
-def pack_sequences(sequences: Sequence[Sequence[int]], device: torch.device | str) -> PackedSequences:
-    """Lay sequences, at least one token each, into as few rows as best fit finds."""
+def pack_sequences(
+    sequences: Sequence[Sequence[int]], *, context: int, device: torch.device | str = "cpu"
+) -> PackedSequences:
+    """Lay sequences into as few rows as best fit finds.
+
+    Args:
+        sequences: token ids, at least one each.
+        context: positions that the model has; rows are no longer, unless a sequence is (the model then says so).
+        device: where the tensors go.
+    """
     length_N = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    width = max(int(length_N.max()), ROW_TOKENS)
+    width = max(int(length_N.max()), min(ROW_TOKENS, context))
     row_N = best_fit(length_N, width)
     num_rows = int(row_N.max()) + 1
     tokens_BT = np.zeros((num_rows, width), dtype=np.int64)
