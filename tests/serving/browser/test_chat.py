@@ -9,7 +9,8 @@ from tests.serving.browser.site import Site, long_conversation
 from sanbai.feedback import schema
 from sanbai.feedback.accounts import Account
 from sanbai.feedback.consent import find_consent
-from sanbai.feedback.conversations import list_conversations, list_messages
+from sanbai.feedback.conversations import add_message, list_conversations, list_messages, open_conversation
+from sanbai.feedback.generations import Plan, append_piece, begin_generations, recover_generations
 from sanbai.feedback.reactions import choices_of, thumbs_of
 
 pytestmark = pytest.mark.browser
@@ -206,6 +207,20 @@ def test_what_could_not_be_sent_can_be_sent_again(page: Page, chat: Account, tol
     wait_for_answer(page)
     expect(page.get_by_test_id("user")).to_have_count(1)
     expect(page.get_by_test_id("assistant")).to_have_count(1)
+
+
+def test_an_answer_cut_off_by_the_servers_end_can_be_had_again(page: Page, site: Site, chat: Account) -> None:
+    conversation = open_conversation(site.store, chat)
+    question = add_message(site.store, chat, conversation, content="Are you still there?")
+    (generation,) = begin_generations(site.store, question, [Plan("policy-1", {}, 0, 5)], drafts=False)
+    append_piece(site.store, generation, 0, "The miller")
+    recover_generations(site.store)
+    page.goto(f"{site.url}/?c={conversation}")
+    expect(page.get_by_test_id("assistant")).to_contain_text("The miller")
+    expect(page.get_by_role("alert")).to_contain_text("The server went away before the end.")
+    page.get_by_test_id("retry").click()
+    expect(page.get_by_test_id("assistant").get_by_test_id("siblings")).to_contain_text("2/2")
+    wait_for_answer(page)
 
 
 def test_a_long_conversation_opens_at_its_end(page: Page, site: Site, chat: Account) -> None:

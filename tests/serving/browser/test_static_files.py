@@ -31,7 +31,7 @@ def test_no_file_names_another_server(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_every_file_is_of_a_kind_that_people_write(path: Path) -> None:
     assert path.suffix in {".html", ".css", ".js", ".svg"}
-    assert max(map(len, path.read_text(encoding="utf-8").splitlines())) < 500, "minified, or not written here"
+    assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 250, "minified, or not written here"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=named)

@@ -39,7 +39,14 @@ export class Composer {
       "form",
       { class: "composer", "aria-label": "New message" },
       this.field,
-      h("div", { class: "composer-row" }, this.draftsButton, h("span", { class: "space" }), this.stopButton, this.sendButton),
+      h(
+        "div",
+        { class: "composer-row" },
+        this.draftsButton,
+        h("span", { class: "space" }),
+        this.stopButton,
+        this.sendButton,
+      ),
     );
     this.element.addEventListener("submit", (event) => this.send(event));
     this.element.addEventListener("click", (event) => event.target === this.element && this.field.focus());

@@ -63,7 +63,14 @@ export class Conversation {
     const before = beside ?? (leaf?.state === "unsent" ? leaf : null);
     const parent = before ? before.parent_id : (leaf?.id ?? null);
     /** @type {Message} */
-    const waiting = { id: `waiting-${idempotencyKey()}`, parent_id: parent, role: "user", content, html: "", state: "sending" };
+    const waiting = {
+      id: `waiting-${idempotencyKey()}`,
+      parent_id: parent,
+      role: "user",
+      content,
+      html: "",
+      state: "sending",
+    };
     this.tree.add(waiting);
     this.watcher.changed();
     try {

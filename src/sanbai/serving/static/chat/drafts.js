@@ -34,7 +34,11 @@ export class DraftPair {
     this.element = h(
       "div",
       { class: "pair", role: "group", "aria-label": "Two drafts", tabindex: "-1", "data-testid": "pair" },
-      h("p", { class: "pair-note" }, "Two drafts. Which one is better? Your choice is kept, and the talk goes on from it."),
+      h(
+        "p",
+        { class: "pair-note" },
+        "Two drafts. Which one is better? Your choice is kept, and the talk goes on from it.",
+      ),
       columns,
     );
   }

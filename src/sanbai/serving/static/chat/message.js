@@ -71,8 +71,17 @@ export class MessageView {
     const text = trouble || STATE_NOTES[/** @type {keyof typeof STATE_NOTES} */ (state)];
     if (state === "unsent" || state === "failed" || state === "interrupted") {
       const again = () => (state === "unsent" ? this.acts.resend(this.message) : this.acts.regenerate(this.message));
-      const button = h("button", { class: "button small", type: "button", onclick: again, "data-testid": "retry" }, "Try again");
-      return h("div", { class: "trouble", role: "alert" }, h("p", {}, text || "This answer could not be written."), button);
+      const button = h(
+        "button",
+        { class: "button small", type: "button", onclick: again, "data-testid": "retry" },
+        "Try again",
+      );
+      return h(
+        "div",
+        { class: "trouble", role: "alert" },
+        h("p", {}, text || "This answer could not be written."),
+        button,
+      );
     }
     return text ? h("p", { class: "state-note" }, text) : null;
   }
@@ -87,7 +96,9 @@ export class MessageView {
     if (message.state === "sending" || message.state === "unsent") return null;
     const row = h("div", { class: "actions", role: "group", "aria-label": "About this message" });
     if (siblings.length > 1) row.append(this.siblingArrows(siblings));
-    row.append(copyButton(() => (message.role === "user" ? message.content : message.content || this.body.innerText), "Copy"));
+    row.append(
+      copyButton(() => (message.role === "user" ? message.content : message.content || this.body.innerText), "Copy"),
+    );
     if (message.role === "user") {
       row.append(button("pencil", "Edit", "edit", () => this.edit()));
       return row;
@@ -161,7 +172,11 @@ export class MessageView {
         "div",
         { class: "dialog-buttons" },
         h("button", { class: "button small quiet", type: "button", onclick: cancel }, "Cancel"),
-        h("button", { class: "button small primary", type: "button", onclick: send, "data-testid": "edit-send" }, "Send"),
+        h(
+          "button",
+          { class: "button small primary", type: "button", onclick: send, "data-testid": "edit-send" },
+          "Send",
+        ),
       ),
     );
     field.focus();

@@ -167,7 +167,8 @@ async function showServedModel() {
   const { served: name, models } = await get("/api/models");
   served = name;
   const model = models.find((/** @type {{name: string}} */ { name }) => name === served);
-  servedModel.textContent = served ? `${served}${model?.round ? ` · round ${model.round}` : ""}` : "No model is served";
+  const round = model?.round ? ` · round ${model.round}` : "";
+  servedModel.textContent = served ? served + round : "No model is served";
   servedModel.hidden = false;
 }
 
@@ -184,11 +185,26 @@ window.addEventListener("popstate", () => open(new URLSearchParams(location.sear
 byId("scrim").addEventListener("click", () => showSidebar(false));
 narrow.addEventListener("change", () => showSidebar(!narrow.matches));
 
-const show = h("button", { class: "icon-button show-sidebar", type: "button", "aria-label": "Show the sidebar", "data-testid": "show-sidebar" }, icon("sidebar"));
+const show = h(
+  "button",
+  {
+    class: "icon-button show-sidebar",
+    type: "button",
+    "aria-label": "Show the sidebar",
+    "data-testid": "show-sidebar",
+  },
+  icon("sidebar"),
+);
 show.addEventListener("click", () => showSidebar(true));
 fill(byId("room-bar"), show, title, h("span", { class: "space" }), servedModel);
 byId("thread").before(h("div", { id: "welcome" }));
-fill(byId("foot"), toEnd, consentBanner(), composer.element, h("p", { class: "caution" }, "It can be wrong. Check what matters."));
+fill(
+  byId("foot"),
+  toEnd,
+  consentBanner(),
+  composer.element,
+  h("p", { class: "caution" }, "It can be wrong. Check what matters."),
+);
 showSidebar(!narrow.matches);
 await Promise.all([
   attempt(sidebar.refresh()),

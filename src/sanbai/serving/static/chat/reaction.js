@@ -33,7 +33,13 @@ export async function askReason({ value, reason, comment }) {
     h(
       "label",
       { class: "chip" },
-      h("input", { type: "radio", name: "reason", value: code, checked: code === reason, "data-testid": `reason-${code}` }),
+      h("input", {
+        type: "radio",
+        name: "reason",
+        value: code,
+        checked: code === reason,
+        "data-testid": `reason-${code}`,
+      }),
       text,
     ),
   );
@@ -45,7 +51,11 @@ export async function askReason({ value, reason, comment }) {
         "label",
         { class: "field" },
         "In your own words, if you like",
-        h("textarea", { class: "input", name: "comment", rows: 3, maxlength: 4000, "data-testid": "reason-comment" }, comment),
+        h(
+          "textarea",
+          { class: "input", name: "comment", rows: 3, maxlength: 4000, "data-testid": "reason-comment" },
+          comment,
+        ),
       ),
     ],
     accept: "Send",

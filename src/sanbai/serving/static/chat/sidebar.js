@@ -30,12 +30,30 @@ export class Sidebar {
     this.hasMore = false;
     /** @type {string|null} */
     this.current = null;
-    this.search = h("input", { class: "input", type: "search", placeholder: "Search titles", "aria-label": "Search titles" });
+    this.search = h("input", {
+      class: "input",
+      type: "search",
+      placeholder: "Search titles",
+      "aria-label": "Search titles",
+    });
     this.search.dataset.testid = "search";
     this.search.addEventListener("input", () => this.find());
-    this.list = h("nav", { class: "conversations", "aria-label": "Your conversations", "data-testid": "conversations" });
-    const hide = h("button", { class: "icon-button", type: "button", "aria-label": "Hide the sidebar", onclick: acts.close }, icon("sidebar"));
-    const fresh = h("button", { class: "button new-chat", type: "button", onclick: () => acts.open(null), "data-testid": "new-chat" }, icon("plus"), "New chat");
+    this.list = h("nav", {
+      class: "conversations",
+      "aria-label": "Your conversations",
+      "data-testid": "conversations",
+    });
+    const hide = h(
+      "button",
+      { class: "icon-button", type: "button", "aria-label": "Hide the sidebar", onclick: acts.close },
+      icon("sidebar"),
+    );
+    const fresh = h(
+      "button",
+      { class: "button new-chat", type: "button", onclick: () => acts.open(null), "data-testid": "new-chat" },
+      icon("plus"),
+      "New chat",
+    );
     fill(
       element,
       h("div", { class: "sidebar-head" }, brand(), hide),
@@ -88,10 +106,23 @@ export class Sidebar {
       const name = period(readTime(entry.updated), now);
       groups.set(name, [...(groups.get(name) ?? []), entry]);
     }
-    const more = h("button", { class: "button quiet small", type: "button", onclick: () => this.loadMore() }, "Show more");
+    const more = h(
+      "button",
+      { class: "button quiet small", type: "button", onclick: () => this.loadMore() },
+      "Show more",
+    );
     fill(
       this.list,
-      [...groups].map(([name, entries]) => [h("h2", {}, name), h("ul", { role: "list" }, entries.map((entry) => this.item(entry)))]).flat(),
+      [...groups]
+        .map(([name, entries]) => [
+          h("h2", {}, name),
+          h(
+            "ul",
+            { role: "list" },
+            entries.map((entry) => this.item(entry)),
+          ),
+        ])
+        .flat(),
       this.hasMore && !sought && more,
       !found.length && h("p", { class: "none" }, sought ? "No title matches." : "Your conversations will appear here."),
     );
@@ -105,7 +136,18 @@ export class Sidebar {
       event.preventDefault();
       this.acts.open(entry.id);
     };
-    const dots = h("button", { class: "icon-button", type: "button", "aria-label": `More about ${title}`, "aria-haspopup": "menu", "aria-expanded": "false", "data-testid": "conversation-menu" }, icon("dots"));
+    const dots = h(
+      "button",
+      {
+        class: "icon-button",
+        type: "button",
+        "aria-label": `More about ${title}`,
+        "aria-haspopup": "menu",
+        "aria-expanded": "false",
+        "data-testid": "conversation-menu",
+      },
+      icon("dots"),
+    );
     dots.addEventListener("click", () =>
       openMenu(dots, [
         { label: "Rename", icon: "pencil", act: () => this.rename(entry) },
@@ -119,7 +161,14 @@ export class Sidebar {
 
   /** @param {Entry} entry */
   async rename(entry) {
-    const field = h("input", { class: "input", name: "title", value: entry.title, required: true, maxlength: 200, "data-testid": "title" });
+    const field = h("input", {
+      class: "input",
+      name: "title",
+      value: entry.title,
+      required: true,
+      maxlength: 200,
+      "data-testid": "title",
+    });
     const data = await ask({
       title: "Rename this conversation",
       body: [h("label", { class: "field" }, "Title", field)],
@@ -142,7 +191,13 @@ export class Sidebar {
   async delete(entry) {
     const answer = await ask({
       title: "Delete this conversation?",
-      body: [h("p", { class: "text" }, `“${entry.title || "New chat"}” is erased from the server, and no later round learns from it.`)],
+      body: [
+        h(
+          "p",
+          { class: "text" },
+          `“${entry.title || "New chat"}” is erased from the server, and no later round learns from it.`,
+        ),
+      ],
       accept: "Delete",
       danger: true,
       testid: "delete-dialog",

@@ -39,7 +39,13 @@ export class Board {
     const label = rank ? `Rank ${rank}` : name;
     const element = h(
       "div",
-      { class: rank ? "lane" : "lane tray", role: "group", "aria-label": label, "data-rank": rank, "data-testid": `lane-${rank}` },
+      {
+        class: rank ? "lane" : "lane tray",
+        role: "group",
+        "aria-label": label,
+        "data-rank": rank,
+        "data-testid": `lane-${rank}`,
+      },
       h("span", { class: "lane-name" }, name),
       chips,
     );
@@ -53,7 +59,8 @@ export class Board {
     this.fillLane(this.tray.chips, this.ranking.unranked);
     this.tray.element.hidden = this.ranking.unranked.length === 0 && !this.element.classList.contains("dragging");
     this.element.classList.toggle("asleep", this.ranking.state.notRankable);
-    if (focused !== undefined) /** @type {HTMLElement|null} */ (this.element.querySelector(`[data-drag="${focused}"]`))?.focus();
+    if (focused !== undefined)
+      /** @type {HTMLElement|null} */ (this.element.querySelector(`[data-drag="${focused}"]`))?.focus();
   }
 
   /**
@@ -63,7 +70,12 @@ export class Board {
   fillLane(chips, responses) {
     const chip = (/** @type {number} */ response) => {
       const excerpt = this.texts[response].replace(/\s+/g, " ").slice(0, EXCERPT_CHARACTERS);
-      const attributes = { class: "answer-chip", type: "button", "data-drag": response, "data-testid": `chip-${letter(response)}` };
+      const attributes = {
+        class: "answer-chip",
+        type: "button",
+        "data-drag": response,
+        "data-testid": `chip-${letter(response)}`,
+      };
       return h(
         "li",
         {},

@@ -26,7 +26,13 @@ export class Card {
       change();
       changed();
     };
-    this.rank = new Scale({ name: `rank-${name}`, label: "Rank", most: ranking.size, hint: "1 is best", act: (rank) => act(() => ranking.place(index, rank)) });
+    this.rank = new Scale({
+      name: `rank-${name}`,
+      label: "Rank",
+      most: ranking.size,
+      hint: "1 is best",
+      act: (rank) => act(() => ranking.place(index, rank)),
+    });
     this.quality = new Scale({
       name: `quality-${name}`,
       label: "Quality",
@@ -46,14 +52,33 @@ export class Card {
       "details",
       { class: "flags" },
       h("summary", { "data-testid": `flags-${name}` }, icon("flag"), "Flags and note", this.count),
-      h("fieldset", {}, h("legend", { class: "hidden-text" }, `Flags of answer ${name}`), h("div", { class: "chips" }, this.flags.map(({ element }) => element))),
+      h(
+        "fieldset",
+        {},
+        h("legend", { class: "hidden-text" }, `Flags of answer ${name}`),
+        h(
+          "div",
+          { class: "chips" },
+          this.flags.map(({ element }) => element),
+        ),
+      ),
       h("label", { class: "field" }, "Note", this.note),
     );
     this.standing = h("span", { class: "pill", "data-testid": `standing-${name}` });
-    this.grip = h("span", { class: "grip", "data-drag": index, "data-testid": `grip-${name}`, title: "Drag into a rank" }, icon("grip"));
+    this.grip = h(
+      "span",
+      { class: "grip", "data-drag": index, "data-testid": `grip-${name}`, title: "Drag into a rank" },
+      icon("grip"),
+    );
     this.element = h(
       "article",
-      { class: "answer card", tabindex: "0", "aria-label": `Answer ${name}`, "data-index": index, "data-testid": `answer-${name}` },
+      {
+        class: "answer card",
+        tabindex: "0",
+        "aria-label": `Answer ${name}`,
+        "data-index": index,
+        "data-testid": `answer-${name}`,
+      },
       h("header", {}, h("h2", { class: "letter" }, name), this.standing, h("span", { class: "space" }), this.grip),
       h("div", { class: "prose" }, trusted(response.html)),
       h("div", { class: "scales" }, this.rank.element, this.quality.element),

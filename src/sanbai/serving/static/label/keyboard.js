@@ -47,7 +47,7 @@ export function enableKeyboard(commands) {
     ArrowUp: () => commands.move(-1),
     ArrowDown: () => commands.move(1),
     "=": commands.tie,
-    "0": () => commands.place(null),
+    0: () => commands.place(null),
     f: commands.flags,
     n: commands.note,
     g: commands.guidelines,
@@ -77,7 +77,12 @@ export function enableKeyboard(commands) {
     if (isRadio && event.key.startsWith("Arrow")) return;
     // With Shift the digits are read by their place: what they print differs from keyboard to keyboard.
     const digit = Number(/^Digit([1-9])$/.exec(event.code)?.[1] ?? (/^[1-9]$/.test(event.key) ? event.key : 0));
-    const act = digit && event.shiftKey ? () => commands.rate(digit) : digit ? () => commands.place(digit) : keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    const act =
+      digit && event.shiftKey
+        ? () => commands.rate(digit)
+        : digit
+          ? () => commands.place(digit)
+          : keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!act) return;
     event.preventDefault();
     act();
@@ -88,7 +93,16 @@ export function enableKeyboard(commands) {
 export function keyTable() {
   const rows = HELP.map(([names, text]) => {
     const shown = /** @type {string[]} */ (names).map((name) => (name === "…" ? "…" : h("kbd", {}, name)));
-    return h("tr", {}, h("th", { scope: "row" }, shown.flatMap((key) => [key, " "])), h("td", {}, String(text)));
+    return h(
+      "tr",
+      {},
+      h(
+        "th",
+        { scope: "row" },
+        shown.flatMap((key) => [key, " "]),
+      ),
+      h("td", {}, String(text)),
+    );
   });
   return h("table", { class: "keys" }, h("tbody", {}, rows));
 }

@@ -19,15 +19,30 @@ await loadSession();
 const desk = byId("desk");
 const bar = byId("desk-bar");
 const progress = h("div", { class: "progress", "data-testid": "progress" });
-const help = h("button", { class: "icon-button help", type: "button", "aria-label": "Keys (?)", onclick: showHelp, "data-testid": "help" }, icon("help"));
+const help = h(
+  "button",
+  { class: "icon-button help", type: "button", "aria-label": "Keys (?)", onclick: showHelp, "data-testid": "help" },
+  icon("help"),
+);
 const hint = h("p", { class: "hint", role: "status", "data-testid": "hint" });
-const undo = h("button", { class: "button quiet undo", type: "button", "aria-label": "Undo", onclick: takeBack, "data-testid": "undo" }, icon("undo"), h("span", {}, "Undo"));
+const undo = h(
+  "button",
+  { class: "button quiet undo", type: "button", "aria-label": "Undo", onclick: takeBack, "data-testid": "undo" },
+  icon("undo"),
+  h("span", {}, "Undo"),
+);
 const notRankable = h("input", { type: "checkbox", "data-testid": "not-rankable" });
-const send = h("button", { class: "button primary", type: "button", onclick: submit, "data-testid": "submit" }, "Send", h("kbd", { "aria-hidden": "true" }, "⇧ ⏎"));
+const send = h(
+  "button",
+  { class: "button primary", type: "button", onclick: submit, "data-testid": "submit" },
+  "Send",
+  h("kbd", { "aria-hidden": "true" }, "⇧ ⏎"),
+);
 
 /** @type {TaskView|null} */
 let view = null;
 let key = "";
+let isSending = false;
 
 /** Lease the next task and put it on the desk. */
 async function next() {
@@ -55,6 +70,7 @@ async function refreshProgress() {
 
 /** @param {TaskView} changedView */
 function changed(changedView) {
+  key = idempotencyKey();
   keepDraft(session().name, changedView.task.id, changedView.ranking.state);
   byId("announcer").textContent = changedView.spoken;
   refresh(changedView);
@@ -65,31 +81,41 @@ function refresh({ ranking }) {
   notRankable.checked = ranking.state.notRankable;
   undo.disabled = ranking.past.length === 0;
   send.disabled = !ranking.isComplete;
-  const missing = ranking.unranked;
-  const [contradiction] = ranking.contradictions;
-  if (ranking.state.notRankable) hint.textContent = "Will be sent as: cannot be ranked.";
-  else if (missing.length) hint.textContent = `Not ranked yet: ${missing.map(letter).join(", ")}`;
-  else if (contradiction) hint.textContent = `${letter(contradiction[0])} ranks above ${letter(contradiction[1])} but has the lower quality. Both will be kept as you said them.`;
-  else hint.textContent = "Ready to send.";
+  hint.textContent = advice(ranking);
+}
+
+/**
+ * What is still missing, or worth a second look.
+ * @param {import("./ranking.js").Ranking} ranking
+ * @returns {string}
+ */
+function advice({ state, unranked, contradictions }) {
+  if (state.notRankable) return "Will be sent as: cannot be ranked.";
+  if (unranked.length > 0) return `Not ranked yet: ${unranked.map(letter).join(", ")}`;
+  if (contradictions.length === 0) return "Ready to send.";
+  const [above, below] = contradictions[0].map(letter);
+  return `${above} ranks above ${below} but has the lower quality. Both will be kept as you said them.`;
 }
 
 async function submit() {
-  if (!view || send.disabled) {
-    if (view) notify(`Not ranked yet: ${view.ranking.unranked.map(letter).join(", ")}. Rank them all, or say that they cannot be ranked.`);
+  if (!view || isSending) return;
+  if (!view.ranking.isComplete) {
+    notify(`${advice(view.ranking)}. Rank them all, or say that they cannot be ranked.`);
     return;
   }
   // A note is taken over when its field is left; sending from inside it leaves it first.
   if (document.activeElement instanceof HTMLElement) document.activeElement.blur();
   const { task, answer } = view;
-  send.disabled = true;
+  isSending = true;
   try {
     await post(`/api/label/tasks/${task.id}/answer`, { ...answer, idempotency_key: key });
     dropDraft(session().name, task.id);
     await next();
     byId("announcer").textContent = "Kept. The next task is here.";
   } catch (trouble) {
-    send.disabled = false;
     notify(`${sentence(trouble)} Your ranking is still here.`, { label: "Next task", act: next });
+  } finally {
+    isSending = false;
   }
 }
 
@@ -118,7 +144,11 @@ function showEmpty(reason) {
 
 /** @param {string} text */
 function showTrouble(text) {
-  const again = h("button", { class: "button small", type: "button", onclick: next, "data-testid": "retry" }, "Try again");
+  const again = h(
+    "button",
+    { class: "button small", type: "button", onclick: next, "data-testid": "retry" },
+    "Try again",
+  );
   fill(desk, h("div", { class: "trouble", role: "alert" }, h("p", {}, text), again));
 }
 
@@ -153,7 +183,10 @@ enableKeyboard({
   move: (step) => change(({ ranking, current }) => ranking.move(current, step)),
   place: (rank) => change(({ ranking, current }) => ranking.place(current, rank)),
   rate: (likert) => change(({ ranking, current }) => ranking.rate(current, likert)),
-  tie: () => change(({ ranking, current }) => ranking.tie(current) || notify("Rank another answer first; “=” joins its rank.")),
+  tie: () =>
+    change(({ ranking, current }) => {
+      if (!ranking.tie(current)) notify("Rank another answer first; “=” joins its rank.");
+    }),
   flags: () => withView((current) => current.card.openFlags()),
   note: () => withView((current) => current.card.openNote()),
   guidelines: () =>

@@ -18,7 +18,10 @@ export function showProgress(element, { answered, open, mine, agreement }) {
   const percent = (/** @type {number} */ share) => Math.round(100 * share);
   const total = answered + open;
   const text = agreement && `${percent(agreement.mean)} % agreement`;
-  const detail = agreement && `People agree in ${percent(agreement.mean)} % of pairs (95 % interval ${percent(agreement.low)} to ${percent(agreement.high)}, ${agreement.n} pairs).`;
+  const detail =
+    agreement &&
+    `You agree with the others in ${percent(agreement.mean)} % of pairs ` +
+      `(95 % interval ${percent(agreement.low)} to ${percent(agreement.high)}, ${agreement.n} pairs).`;
   fill(
     element,
     h("span", { class: "mine" }, `${mine} by you`),

@@ -14,7 +14,13 @@ export class Scale {
   constructor({ name, label, most, hint, act }) {
     this.inputs = Array.from({ length: most }, (_, index) => {
       const value = index + 1;
-      const input = h("input", { type: "radio", name, value, "aria-label": `${label} ${value}`, "data-testid": `${name}-${value}` });
+      const input = h("input", {
+        type: "radio",
+        name,
+        value,
+        "aria-label": `${label} ${value}`,
+        "data-testid": `${name}-${value}`,
+      });
       let wasChecked = false;
       input.addEventListener("pointerdown", () => {
         wasChecked = input.checked;

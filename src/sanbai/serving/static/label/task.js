@@ -48,7 +48,11 @@ export class TaskView {
       messages,
       this.guidelines,
     );
-    this.answers = h("section", { class: "answers", "aria-label": "Answers" }, this.cards.map(({ element }) => element));
+    this.answers = h(
+      "section",
+      { class: "answers", "aria-label": "Answers" },
+      this.cards.map(({ element }) => element),
+    );
     this.answers.addEventListener("focusin", (event) => {
       const card = /** @type {HTMLElement} */ (event.target).closest("[data-index]");
       if (card instanceof HTMLElement) this.current = Number(card.dataset.index);
@@ -97,7 +101,9 @@ export class TaskView {
     const { responses } = this.task;
     const { ratings, notRankable } = this.ranking.state;
     return {
-      buckets: notRankable ? [] : this.ranking.buckets.map((bucket) => bucket.map((index) => responses[index].position)),
+      buckets: notRankable
+        ? []
+        : this.ranking.buckets.map((bucket) => bucket.map((index) => responses[index].position)),
       ratings: ratings.map((rating, index) => ({ position: responses[index].position, ...rating })),
       not_rankable: notRankable,
       milliseconds: Math.round(performance.now() - this.shownAt),

@@ -14,13 +14,22 @@ export function promoteButton(round, done) {
   const isRefused = round.verdict?.passed === false;
   const act = () => attempt(() => promote(round, isRefused, done));
   const style = isRefused ? "button danger" : "button primary";
-  return h("button", { class: style, type: "button", onclick: act, "data-testid": "promote" }, isRefused ? "Promote all the same…" : "Promote");
+  return h(
+    "button",
+    { class: style, type: "button", onclick: act, "data-testid": "promote" },
+    isRefused ? "Promote all the same…" : "Promote",
+  );
 }
 
 /** @param {() => void} done */
 export function rollbackButton(done) {
   const act = () => attempt(() => rollBack(done));
-  return h("button", { class: "button", type: "button", onclick: act, "data-testid": "rollback" }, icon("undo"), "Roll back");
+  return h(
+    "button",
+    { class: "button", type: "button", onclick: act, "data-testid": "rollback" },
+    icon("undo"),
+    "Roll back",
+  );
 }
 
 /**
@@ -63,7 +72,14 @@ async function promote({ n, model }, needsReason, done) {
 async function rollBack(done) {
   const data = await ask({
     title: "Roll back?",
-    body: [h("p", { class: "text" }, "The model that served before this one answers again at once. The round is marked as rolled back; nothing is lost, and it can be promoted again.")],
+    body: [
+      h(
+        "p",
+        { class: "text" },
+        "The model that served before this one answers again at once. The round is marked as rolled back; " +
+          "nothing is lost, and it can be promoted again.",
+      ),
+    ],
     accept: "Roll back",
     danger: true,
     testid: "rollback-dialog",

@@ -21,7 +21,10 @@ export function number(value, unit) {
  * @param {Unit} unit
  */
 export function intervalText({ low, high, n }, unit) {
-  const range = unit === "share" ? `${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)} %` : `${number(low, unit)} to ${number(high, unit)}`;
+  const range =
+    unit === "share"
+      ? `${(100 * low).toFixed(1)} to ${(100 * high).toFixed(1)} %`
+      : `${number(low, unit)} to ${number(high, unit)}`;
   return n ? `95 % interval ${range}, n = ${n}` : `95 % interval ${range}`;
 }
 

@@ -33,7 +33,15 @@ export function roundList({ served, rounds }, rollback) {
         h(
           "span",
           { class: "round-main" },
-          h("span", { class: "round-name" }, `Round ${round.n}`, " ", statePill(round.state), " ", (round.served ?? round.model === served) && round.model && servedMark()),
+          h(
+            "span",
+            { class: "round-name" },
+            `Round ${round.n}`,
+            " ",
+            statePill(round.state),
+            " ",
+            (round.served ?? round.model === served) && round.model && servedMark(),
+          ),
           h("span", { class: "round-detail" }, [round.model, shortTime(round.opened)].filter(Boolean).join(" · ")),
         ),
         round.win_rate &&
@@ -45,11 +53,22 @@ export function roundList({ served, rounds }, rollback) {
           ),
       ),
     );
-  const nothing = h("div", { class: "empty", "data-testid": "empty" }, h("h2", {}, "No round yet"), h("p", {}, "The first round opens when a model has been made from rankings: `sanbai round run`."));
+  const nothing = h(
+    "div",
+    { class: "empty", "data-testid": "empty" },
+    h("h2", {}, "No round yet"),
+    h("p", {}, "The first round opens when a model has been made from rankings: `sanbai round run`."),
+  );
   return h(
     "div",
     { class: "stack" },
-    h("header", { class: "sheet-head" }, h("h1", {}, "Rounds"), h("p", { class: "lead" }, served ? `${served} answers now.` : "No model answers yet."), rollback),
+    h(
+      "header",
+      { class: "sheet-head" },
+      h("h1", {}, "Rounds"),
+      h("p", { class: "lead" }, served ? `${served} answers now.` : "No model answers yet."),
+      rollback,
+    ),
     newest.length ? h("ol", { class: "round-list", role: "list" }, newest.map(item)) : nothing,
   );
 }

@@ -14,7 +14,13 @@ import { intervalText, number, whisker } from "./interval.js";
  */
 
 /** @type {Record<string, string>} */
-const COLUMN_NAMES = { base: "Base", supervised: "Supervised", ppo: "Practised (PPO)", served: "Served before", candidate: "This round" };
+const COLUMN_NAMES = {
+  base: "Base",
+  supervised: "Supervised",
+  ppo: "Practised (PPO)",
+  served: "Served before",
+  candidate: "This round",
+};
 
 /**
  * @param {{columns: string[], rows: Row[]}} metrics
@@ -44,7 +50,11 @@ function tableRow(row) {
           { title: intervalText(value, row.unit) },
           h("span", { class: "value" }, number(value.mean, row.unit)),
           whisker(value, scale),
-          h("span", { class: "interval" }, `${number(value.low, row.unit).replace(" %", "")} – ${number(value.high, row.unit)}`),
+          h(
+            "span",
+            { class: "interval" },
+            `${number(value.low, row.unit).replace(" %", "")} – ${number(value.high, row.unit)}`,
+          ),
         )
       : h("td", {}, h("span", { class: "interval" }, "not measured")),
   );

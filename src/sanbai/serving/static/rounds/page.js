@@ -27,11 +27,15 @@ async function show() {
       shown = text;
       fill(sheet, number === null ? list(found) : round(found));
     }
-    const states = number === null ? found.rounds.map((/** @type {{state: string}} */ { state }) => state) : [found.state];
+    const states =
+      number === null ? found.rounds.map((/** @type {{state: string}} */ { state }) => state) : [found.state];
     if (states.some(isMoving)) setTimeout(show, REFRESH_MILLISECONDS);
   } catch (trouble) {
     const again = h("button", { class: "button small", type: "button", onclick: show }, "Try again");
-    fill(sheet, h("div", { class: "trouble", role: "alert", "data-testid": "trouble" }, h("p", {}, sentence(trouble)), again));
+    fill(
+      sheet,
+      h("div", { class: "trouble", role: "alert", "data-testid": "trouble" }, h("p", {}, sentence(trouble)), again),
+    );
   }
 }
 

@@ -64,7 +64,12 @@ function section(title, body) {
 
 /** @param {number} n */
 function reportLink(n) {
-  return h("a", { class: "button", href: `/api/rounds/${n}/report`, "data-testid": "report" }, icon("report"), "Full report");
+  return h(
+    "a",
+    { class: "button", href: `/api/rounds/${n}/report`, "data-testid": "report" },
+    icon("report"),
+    "Full report",
+  );
 }
 
 /** @param {Record<string, any>} data */
@@ -78,7 +83,8 @@ function dataTiles(data) {
     ["Conversations", data.conversations],
     ["Demonstrations", data.demonstrations],
   ].filter(([, count]) => typeof count === "number");
-  const tile = (/** @type {any[]} */ [name, count]) => h("div", { class: "tile card" }, h("dd", {}, count.toLocaleString()), h("dt", {}, name));
+  const tile = (/** @type {any[]} */ [name, count]) =>
+    h("div", { class: "tile card" }, h("dd", {}, count.toLocaleString()), h("dt", {}, name));
   return h("dl", { class: "tiles", "data-testid": "data" }, tiles.map(tile));
 }
 
@@ -101,7 +107,12 @@ function modelList(models) {
       h("strong", {}, model.name),
       h("span", { class: "pill" }, KIND_NAMES[model.kind] ?? model.kind),
       model.served && servedMark(),
-      h("span", { class: "lineage" }, model.parent ? `from ${model.parent}` : "from random weights", model.artifact && h("code", {}, model.artifact)),
+      h(
+        "span",
+        { class: "lineage" },
+        model.parent ? `from ${model.parent}` : "from random weights",
+        model.artifact && h("code", {}, model.artifact),
+      ),
     );
   return h("ul", { class: "models card", role: "list", "data-testid": "models" }, models.map(item));
 }

@@ -28,9 +28,16 @@ export function verdictPanel({ passed: isPassed, checks = [], reasons = [], warn
       "div",
       { class: "verdict-text" },
       h("h2", {}, isPassed ? "The gate lets it through" : "The gate refuses it"),
-      checks.length > 0 ? h("p", {}, summary(failed.length, checks.length)) : h("ul", {}, reasons.map((reason) => h("li", {}, reason))),
+      checks.length > 0
+        ? h("p", {}, summary(failed.length, checks.length))
+        : h(
+            "ul",
+            {},
+            reasons.map((reason) => h("li", {}, reason)),
+          ),
       checkList(failed),
-      warnings.length > 0 && h("p", { "data-testid": "worse" }, h("strong", {}, "Became worse: "), warnings.join("; "), "."),
+      warnings.length > 0 &&
+        h("p", { "data-testid": "worse" }, h("strong", {}, "Became worse: "), warnings.join("; "), "."),
       passed.length > 0 &&
         h(
           "details",
@@ -48,7 +55,9 @@ export function verdictPanel({ passed: isPassed, checks = [], reasons = [], warn
  */
 function summary(numFailed, numChecks) {
   if (numFailed === 0) return `All ${numChecks} conditions hold.`;
-  return numFailed === 1 ? `One of ${numChecks} conditions does not hold.` : `${numFailed} of ${numChecks} conditions do not hold.`;
+  return numFailed === 1
+    ? `One of ${numChecks} conditions does not hold.`
+    : `${numFailed} of ${numChecks} conditions do not hold.`;
 }
 
 /** @param {Check[]} checks */

@@ -61,7 +61,7 @@ async function readTrouble(response) {
 }
 
 /** Leave for the sign-in page and come back here afterwards. */
-export function signInFirst() {
+function signInFirst() {
   location.assign(`/sign-in?next=${encodeURIComponent(location.pathname + location.search)}`);
 }
 

@@ -25,7 +25,11 @@ export function ask({ title, body, accept, dismiss = "Cancel", danger = false, t
       h(
         "div",
         { class: "dialog-buttons" },
-        h("button", { class: "button quiet", type: "button", onclick: close, "data-testid": "dialog-dismiss" }, dismiss),
+        h(
+          "button",
+          { class: "button quiet", type: "button", onclick: close, "data-testid": "dialog-dismiss" },
+          dismiss,
+        ),
         h("button", { class: danger ? "button danger" : "button primary", "data-testid": "dialog-accept" }, accept),
       ),
     );

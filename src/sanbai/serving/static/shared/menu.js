@@ -38,7 +38,12 @@ export function openMenu(button, actions) {
       action.act();
     };
     const style = action.danger ? "menu-item danger" : "menu-item";
-    return h("button", { class: style, role: "menuitem", type: "button", onclick: choose }, icon(action.icon), action.label);
+    return h(
+      "button",
+      { class: style, role: "menuitem", type: "button", onclick: choose },
+      icon(action.icon),
+      action.label,
+    );
   });
   const menu = h("div", { role: "menu" }, items);
   menu.addEventListener("keydown", (event) => {

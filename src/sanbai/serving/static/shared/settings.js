@@ -17,7 +17,13 @@ export function accountButton() {
   const { name } = session();
   const button = h(
     "button",
-    { class: "account-button", type: "button", "aria-haspopup": "dialog", "aria-expanded": "false", "data-testid": "account" },
+    {
+      class: "account-button",
+      type: "button",
+      "aria-haspopup": "dialog",
+      "aria-expanded": "false",
+      "data-testid": "account",
+    },
     h("span", { class: "avatar", "aria-hidden": "true" }, name.slice(0, 1)),
     h("span", { class: "account-name" }, name),
     h("span", { class: "hidden-text" }, ": settings"),
@@ -36,7 +42,12 @@ function panel() {
     consentSwitch(),
     h("hr"),
     h("a", { class: "menu-item", href: "/sign-in?change=password" }, icon("key"), "Change password"),
-    h("button", { class: "menu-item", type: "button", onclick: leave, "data-testid": "sign-out" }, icon("leave"), "Sign out"),
+    h(
+      "button",
+      { class: "menu-item", type: "button", onclick: leave, "data-testid": "sign-out" },
+      icon("leave"),
+      "Sign out",
+    ),
   );
 }
 
@@ -55,7 +66,7 @@ function consentSwitch() {
       notify(sentence(trouble));
     }
   });
-  const hint = "Your chats, thumbs and choices may be used to train the models of this house. Off: every later round leaves them out.";
+  const hint = "Your chats, thumbs and choices may train the next models. Off: every later round leaves them out.";
   return h("label", { class: "switch" }, h("span", {}, "Learn from me", h("span", { class: "hint" }, hint)), box);
 }
 

@@ -9,7 +9,8 @@ const MOST_ATTEMPTS = 8;
  * @typedef {object} StreamListener
  * @property {(text: string) => void} text more text at the end
  * @property {(html: string) => void} html the whole answer so far, rendered
- * @property {(result: Record<string, any>, wasResumed: boolean) => void} done; after a resumption pieces of text may be missing
+ * @property {(result: Record<string, any>, wasResumed: boolean) => void} done the whole answer; pieces of its text may
+ *   have been missed when the connection had to be taken up again
  * @property {(message: string) => void} error the generation failed, or can no longer be reached
  */
 

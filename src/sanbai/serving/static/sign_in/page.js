@@ -53,7 +53,12 @@ function askPassword() {
     "Sign in to go on.",
     [
       field("Name", { name: "name", autocomplete: "username", autocapitalize: "none", "data-testid": "name" }),
-      field("Password", { name: "password", type: "password", autocomplete: "current-password", "data-testid": "password" }),
+      field("Password", {
+        name: "password",
+        type: "password",
+        autocomplete: "current-password",
+        "data-testid": "password",
+      }),
     ],
     "Sign in",
     async (data) => {
