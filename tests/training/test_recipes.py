@@ -1,0 +1,136 @@
+"""A field that nothing reads is worse than none: two values of every field must give two runs."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from tests.training.conftest import Open
+from tests.training.test_reward import RECIPE as REWARD
+from tests.training.test_reward import labeled
+
+from sanbai.data.conversations import Conversation
+from sanbai.data.packing import EncodedItems
+from sanbai.foundation.device import Compute
+from sanbai.model.config import ModelConfig
+from sanbai.model.heads import LanguageModel
+from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.optimizer import AdamRecipe
+from sanbai.training.pretrain import PretrainRecipe, pretrain
+from sanbai.training.reward import RewardRecipe, train_reward
+from sanbai.training.supervise import SuperviseRecipe, supervise
+
+#: Fields that cut the same work differently, or say when to save.
+NEUTRAL = {"micro_batch_rows", "micro_batch_tokens", "checkpoint_steps"}
+
+PRETRAIN = PretrainRecipe(num_steps=3, row_length=48, batch_rows=2, warmup_steps=2, evaluate_steps=2)
+OTHER_PRETRAIN: dict[str, Any] = {
+    "num_steps": 4,
+    "row_length": 32,
+    "batch_rows": 1,
+    "learning_rate": 1e-3,
+    "warmup_steps": 0,
+    "evaluate_steps": 1,
+    "adam": AdamRecipe(max_grad_norm=0.01),
+}
+SUPERVISE = SuperviseRecipe(num_epochs=4.0, row_length=64, batch_rows=2, evaluate_steps=2)
+OTHER_SUPERVISE: dict[str, Any] = {
+    "num_epochs": 5.5,
+    "row_length": 48,
+    "batch_rows": 1,
+    "learning_rate": 1e-3,
+    "warmup_steps": 2,
+    "pretraining_share": 0.4,
+    "evaluate_steps": 1,
+    "adam": AdamRecipe(beta1=0.1),
+}
+OTHER_REWARD: dict[str, Any] = {
+    "num_epochs": 2,
+    "batch_prompts": 5,
+    "learning_rate": 1e-4,
+    "warmup_steps": 0,
+    "validation_share": 0.4,
+    "max_prompt_tokens": 8,
+    "max_response_tokens": 2,
+    "evaluate_steps": 1,
+    "adam": AdamRecipe(epsilon=1e-2),
+}
+
+
+def differing(plain: BaseModel, others: dict[str, Any], trace: Any) -> None:
+    assert others.keys() | NEUTRAL >= type(plain).model_fields.keys() >= others.keys()
+    first = trace("plain", plain)
+    assert trace("again", plain) == first
+    for field, value in others.items():
+        assert trace(field, plain.model_copy(update={field: value})) != first, field
+
+
+def test_trap_28_every_field_of_pretraining_changes_the_run(
+    open_stage: Open, compute: Compute, config: ModelConfig, tokenizer: Tokenizer, items: EncodedItems
+) -> None:
+    def trace(name: str, recipe: PretrainRecipe) -> str:
+        stage = open_stage(name)
+        pretrain(
+            stage,
+            recipe,
+            compute,
+            config=config,
+            tokenizer=tokenizer,
+            items=items,
+            evaluate=lambda model: {"norm": model.head_weight.norm().item()},
+        )
+        return (stage.run.folder / "metrics.jsonl").read_text()
+
+    differing(PRETRAIN, OTHER_PRETRAIN, trace)
+
+
+def test_trap_28_every_field_of_supervision_changes_the_run(
+    open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, items: EncodedItems
+) -> None:
+    def trace(name: str, recipe: SuperviseRecipe) -> str:
+        stage = open_stage(name)
+        supervise(
+            stage,
+            recipe,
+            compute,
+            model=copy.deepcopy(model),
+            tokenizer=tokenizer,
+            items=items,
+            pretraining=items,
+            evaluate=lambda model: {"norm": model.head_weight.norm().item()},
+        )
+        return (stage.run.folder / "metrics.jsonl").read_text()
+
+    differing(SUPERVISE, OTHER_SUPERVISE, trace)
+
+
+def test_trap_28_every_field_of_the_reward_model_changes_the_run(
+    open_stage: Open,
+    compute: Compute,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    demonstrations: list[Conversation],
+) -> None:
+    rankings = labeled(24)
+
+    def trace(name: str, recipe: RewardRecipe) -> str:
+        stage = open_stage(name)
+        train_reward(
+            stage,
+            recipe,
+            compute,
+            model=model,
+            tokenizer=tokenizer,
+            rankings=rankings,
+            demonstrations=demonstrations,
+        )
+        return (stage.run.folder / "metrics.jsonl").read_text()
+
+    differing(REWARD.model_copy(update={"evaluate_steps": 2}), OTHER_REWARD, trace)
+
+
+@pytest.mark.parametrize("recipe", [PretrainRecipe, SuperviseRecipe, RewardRecipe])
+def test_every_field_is_described_for_the_reference(recipe: type[BaseModel]) -> None:
+    assert all(field.description for field in recipe.model_fields.values())
