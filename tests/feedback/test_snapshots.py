@@ -127,13 +127,29 @@ def test_a_deleted_conversation_leaves_the_next_snapshot(full: Store) -> None:
 
 def test_thumbs_and_choices_hold_what_was_said(full: Store) -> None:
     frozen = freeze(full, up_to_round=9)
-    assert len(frozen.thumbs) == len(frozen.draft_choices) == 4  # two people, two conversations each
+    assert len(frozen.thumbs) == len(frozen.draft_choices) == 2  # two people; what each said twice counts once
+    assert len([item for item in frozen.items if item.source == "thumb"]) == 4
     thumb, choice = frozen.thumbs[0], frozen.draft_choices[0]
     assert thumb["messages"] == choice["messages"] == [{"role": "user", "content": "Who bakes?"}]
     assert (thumb["response"], thumb["value"], thumb["model"], thumb["round"]) == ("Who bakes? draft 0", 1, "ppo-1", 1)
     assert choice["responses"] == ["Who bakes? draft 0", "Who bakes? draft 1"]
     assert choice["choice"] == 1
-    assert len({row["id"] for row in frozen.thumbs}) == 4
+    assert len({row["id"] for row in frozen.thumbs}) == 2
+
+
+def test_what_a_restart_cut_short_is_left_out(full: Store) -> None:
+    anna = find_account(full, "anna")
+    before = content(full)
+    asked = add_message(full, anna, open_conversation(full, anna), content="Who bakes?")
+    (cut,) = begin_generations(full, asked, [Plan("ppo-1", {}, 1, 4)])
+    end_generation(full, cut, "Who ba", Ending("interrupted", "", 2, 0.1))
+    assert content(full) == before
+
+
+def test_labelers_who_are_asked_again_after_a_kill_change_nothing(full: Store) -> None:
+    before = content(full)
+    talk(full, find_account(full, "anna"), "Who bakes?")
+    assert content(full) == before
 
 
 def test_a_change_of_mind_counts_once(full: Store) -> None:

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from tests.serving.conftest import Site, ask, read_events, running_site
 
+from sanbai.feedback.accounts import add_account, make_api_key
 from sanbai.feedback.registry import serve
 from sanbai.generation.streaming import Piece, stream
 from sanbai.serving import engine
@@ -57,6 +58,19 @@ def test_the_same_seed_gives_the_same_answer_and_another_one_another(site: Site)
         read_events(client, asked["generations"][0]["id"])
         contents.append(messages_of(client, asked["conversation"])[1]["content"])
     assert contents[0] == contents[1] != contents[2]
+
+
+def test_a_simulated_labeler_gets_the_same_answer_again_a_person_another(site: Site) -> None:
+    for source, same in (("simulated", True), ("person", False)):
+        account = add_account(site.store, f"{source}-asker", "labeler", source=source)  # type: ignore[arg-type]
+        client = site.stranger()
+        client.headers["Authorization"] = f"Bearer {make_api_key(site.store, account)}"
+        contents = []
+        for _ in range(2):
+            asked = ask(client)
+            read_events(client, asked["generations"][0]["id"])
+            contents.append(messages_of(client, asked["conversation"])[1]["content"])
+        assert (contents[0] == contents[1]) is same
 
 
 @pytest.mark.usefixtures("slowly")

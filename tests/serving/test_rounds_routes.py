@@ -97,6 +97,7 @@ def test_a_round_shows_its_data_models_metrics_verdict_and_events(place: Site) -
         "passed": False,
         "reasons": ["win rate 0.49, wanted a lower end above 0.5"],
         "warnings": ["kind chat -0.2"],
+        "checks": REFUSED["checks"],
     }
     assert [event["state"] for event in shown["events"]] == ["open", "snapshot", "refused"]
     assert shown["plots"] == [{"name": "reward_against_kl", "title": "Reward against kl"}]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, select
+from sqlalchemy import Connection, Row, Select, exists, select
 
 from sanbai.feedback import schema
 from sanbai.feedback.consent import consenting_accounts
@@ -52,7 +52,7 @@ def freeze(store: Store, *, up_to_round: int) -> Snapshot:
     `ratings` is empty unless every answer was rated.
     thumbs: `{"id","messages","response","value","reason","comment","labeler","model","round","source"}`.
     draft_choices: `{"id","messages","responses","choice","labeler","models","round","source"}`.
-    conversations: `{"id","messages","source","labeler"}`, each path from a beginning to a last answer.
+    conversations: `{"id","messages","source","labeler"}`, each path from a beginning to a last, whole answer.
     demonstrations: `{"id","messages","source","labeler","round"}`.
 
     Args:
@@ -66,7 +66,7 @@ def freeze(store: Store, *, up_to_round: int) -> Snapshot:
         models = {row.name: row.round for row in connection.execute(select(schema.model.c.name, schema.model.c.round))}
         generations = {
             row.message_id: row
-            for row in connection.execute(select(schema.generation))
+            for row in connection.execute(_ended_generations())
             if models.get(row.model, 0) <= up_to_round
         }
         rounds = {message_id: models.get(row.model, 0) for message_id, row in generations.items()}
@@ -284,7 +284,7 @@ def _conversations(
     answered = {message.parent_id for message in trees.values()}
     records, seen = [], set()
     for message in trees.values():
-        if message.id in answered or message.id not in generations:
+        if message.id in answered or message.id not in generations or generations[message.id].state != "done":
             continue
         owner = givers[owners[message.conversation_id]]
         records.append({"messages": _turns(trees, message.id), "source": owner.source, "labeler": owner.name})
@@ -302,6 +302,13 @@ def _demonstrations(connection: Connection, givers: dict[str, Any], up_to: int, 
             records.append({"messages": row.messages, "source": row.source, "labeler": name, "round": row.round})
             items.append(Item("demonstration", row.id, row.account_id))
     return records
+
+
+def _ended_generations() -> Select[Any]:
+    """Select the answers that a person has let end; what a failure or a restart cut short is nobody's words."""
+    end = schema.generation_end
+    joined = select(schema.generation, end.c.state).join(end, end.c.generation_id == schema.generation.c.id)
+    return joined.where(end.c.state.in_(["done", "stopped"]))
 
 
 def _trees(connection: Connection, givers: dict[str, Any]) -> dict[str, Message]:
@@ -322,14 +329,13 @@ def _turns(trees: dict[str, Message], message_id: str) -> list[dict[str, str]]:
 
 
 def _canonical(records: Iterable[Record]) -> list[Record]:
-    """Sort records and name those that have no id by their content; equal ones are told apart by a count."""
-    seen: Counter[str] = Counter()
-    named = []
+    """Name records by their content where they have no id, and sort them.
+
+    What was said twice in the same words counts once, so that a round which was killed and asked its labelers again
+    freezes the same snapshot.
+    """
+    named = {}
     for record in records:
-        identity = record.get("id")
-        if identity is None:
-            digest = content_id(record)
-            identity = f"{digest}-{seen[digest]}"
-            seen[digest] += 1
-        named.append({"id": identity, **{key: value for key, value in record.items() if key != "id"}})
-    return sorted(named, key=lambda record: str(record["id"]))
+        identity = str(record["id"]) if "id" in record else content_id(record)
+        named[identity] = {"id": identity, **{key: value for key, value in record.items() if key != "id"}}
+    return [named[identity] for identity in sorted(named)]

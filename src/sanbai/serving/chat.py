@@ -18,6 +18,8 @@ from sanbai.feedback.conversations import Message
 from sanbai.feedback.generations import Ending, Generation, Plan
 from sanbai.feedback.store import Store
 from sanbai.foundation.errors import DataError
+from sanbai.foundation.files import canonical_json
+from sanbai.foundation.seeds import derive_seed
 from sanbai.generation.streaming import Piece
 from sanbai.serving.engine import Engine, Order, Outcome, ServedModel
 from sanbai.serving.event_log import EventLog
@@ -190,7 +192,7 @@ class Chat:
         room = max(served.context // 2, served.context - sampling.max_new_tokens)
         turns = [{"role": one.role, "content": one.content} for one in conversations.path_to(self._store, parent)]
         prompt = encode_prompt(served.tokenizer, turns, max_tokens=room)
-        first = secrets.randbits(SEED_BITS) if seed is None else seed
+        first = self._seed(owner, parent, turns) if seed is None else seed
         plans = [
             Plan(served.name, sampling.model_dump(mode="json"), first + number, len(prompt)) for number in range(count)
         ]
@@ -209,6 +211,17 @@ class Chat:
                 self._ending_of(answer)(Outcome("failed", "", 0, 0.0))
             raise
         return begun
+
+    def _seed(self, owner: Account, parent: Message, turns: list[dict[str, str]]) -> int:
+        """Return a fresh seed; for simulated labelers one that what was asked determines.
+
+        A round that was killed lets them ask again; the answers, and so the snapshot, are then the same.
+        """
+        if owner.source == "person":
+            return secrets.randbits(SEED_BITS)
+        made = generations.list_generations(self._store, owner, parent.conversation_id)
+        num_siblings = sum(one.parent_id == parent.id for one in made)
+        return derive_seed(num_siblings, owner.name, canonical_json(turns)) >> (63 - SEED_BITS)
 
     def _ending_of(self, answer: Answer) -> Callable[[Outcome], None]:
         def end(outcome: Outcome) -> None:

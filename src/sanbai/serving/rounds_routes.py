@@ -134,6 +134,7 @@ def describe_verdict(verdict: Mapping[str, Any]) -> dict[str, Any] | None:
         "passed": passed,
         "reasons": reasons or list(verdict.get("reasons", ())),
         "warnings": list(verdict.get("worse", verdict.get("warnings", ()))),
+        "checks": [{key: check[key] for key in ("name", "passed", "found", "wanted")} for check in checks],
     }
 
 
