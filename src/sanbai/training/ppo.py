@@ -183,9 +183,8 @@ def train_ppo(
         consult()
     while step < recipe.num_iterations and not brake.stop_reason:
         batch = _next_prompts(prompts, recipe, step, stage.seed)
-        rollouts = sample(
-            players.policy, batch, recipe, tokenizer, seed=derive_seed(stage.seed, "ppo", "rollout", step)
-        )
+        rollout_seed = derive_seed(stage.seed, "ppo", "rollout", step)
+        rollouts = sample(players.policy, batch, recipe, compute, tokenizer, seed=rollout_seed)
         plans = [
             minibatches(rollouts.lengths, recipe, seed=derive_seed(plan_seed, step, epoch))
             for epoch in range(recipe.num_epochs)
@@ -283,7 +282,13 @@ class Experience:
 
 
 def sample(
-    policy: LanguageModel, prompts: Sequence[Sequence[int]], recipe: PpoRecipe, tokenizer: Tokenizer, *, seed: int
+    policy: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    recipe: PpoRecipe,
+    compute: Compute,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
 ) -> Rollouts:
     """Answer each prompt once, at the recipe's temperature and never warped.
 
@@ -291,6 +296,8 @@ def sample(
         policy: left as it is.
         prompts: token ids.
         recipe: temperature and limit.
+        compute: in bfloat16 the sampler's weights are cast too; the ratio's old log-probabilities are the trainer's all
+            the same, and the difference is in the log (`mismatch`).
         tokenizer: knows what ends an answer.
         seed: of this sampling; a row's draw depends on it and the row's number.
     """
@@ -301,6 +308,7 @@ def sample(
         seeds=[derive_seed(seed, row) for row in range(len(prompts))],
         stop_ids={tokenizer.reserved.end, tokenizer.reserved.end_of_text},
         batch_size=recipe.rollout_rows,
+        precision="bfloat16" if compute.precision == "bfloat16" else "stored",
     )
     return Rollouts(prompts, completions)
 
@@ -475,7 +483,7 @@ def _judge(
 ) -> Verdict:
     """Let the weights that would be kept answer the held-out prompts, always with the same draws, and score them."""
     Weights(players.candidate).load(players.kept.tensors())
-    rollouts = sample(players.candidate, prompts, recipe, tokenizer, seed=derive_seed(seed, "ppo", "judge"))
+    rollouts = sample(players.candidate, prompts, recipe, compute, tokenizer, seed=derive_seed(seed, "ppo", "judge"))
     kl = 0.0
     with torch.no_grad():
         for group in group_by_tokens(rollouts.lengths, max_tokens=recipe.micro_batch_tokens):
