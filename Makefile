@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart setup test check fix check-long bench browser clean
+.PHONY: reference help quickstart setup test check fix check-long bench browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ fix: setup ## mend what the linters can mend
 
 check-long: setup browser ## everything `make test` runs, and the long tests
 	$(BIN)/python -m pytest
+
+reference: setup ## write docs/reference from the recipe's section classes
+	$(BIN)/python docs/reference/generate.py
 
 bench: setup ## measure speed; results are printed, never asserted
 	$(BIN)/python -m benchmarks

@@ -5,7 +5,7 @@ import torch
 from sanbai.foundation.seeds import torch_generator
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
-from sanbai.training.optimizer import AdamRecipe, Optimizer
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 
 CONFIG = ModelConfig(
     vocab_size=50, num_layers=1, width=32, num_heads=2, num_kv_heads=2, head_width=16, feed_forward_width=64
@@ -27,7 +27,7 @@ def step(model: LanguageModel, optimizer: Optimizer, seed: int) -> None:
 def test_a_matrix_moves_by_a_nearly_orthogonal_matrix_of_adamws_usual_size() -> None:
     model = LanguageModel(CONFIG, torch_generator(1, "weights"))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    step(model, Optimizer(model, AdamRecipe(matrices="muon", max_grad_norm=1e6)), seed=1)
+    step(model, Optimizer(model, OptimizerRecipe(matrices="muon", max_grad_norm=1e6)), seed=1)
     moved = 0
     for name, parameter in model.named_parameters():
         if "blocks." in name and parameter.dim() == 2:
@@ -42,8 +42,8 @@ def test_a_matrix_moves_by_a_nearly_orthogonal_matrix_of_adamws_usual_size() -> 
 
 def test_embeddings_and_vectors_move_by_adamw() -> None:
     model, plain = (LanguageModel(CONFIG, torch_generator(1, "weights")) for _ in range(2))
-    step(model, Optimizer(model, AdamRecipe(matrices="muon")), seed=1)
-    step(plain, Optimizer(plain, AdamRecipe()), seed=1)
+    step(model, Optimizer(model, OptimizerRecipe(matrices="muon")), seed=1)
+    step(plain, Optimizer(plain, OptimizerRecipe()), seed=1)
     others = dict(plain.named_parameters())
     for name, parameter in model.named_parameters():
         by_muon = "blocks." in name and parameter.dim() == 2
@@ -51,7 +51,7 @@ def test_embeddings_and_vectors_move_by_adamw() -> None:
 
 
 def test_a_continued_optimizer_takes_the_same_steps() -> None:
-    recipe = AdamRecipe(matrices="muon", weight_decay=0.1)
+    recipe = OptimizerRecipe(matrices="muon", weight_decay=0.1)
     whole, cut = (LanguageModel(CONFIG, torch_generator(1, "weights")) for _ in range(2))
     optimizer = Optimizer(whole, recipe)
     for seed in range(4):

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from sanbai.foundation.errors import CheckpointError
-from sanbai.training.optimizer import AdamRecipe, Optimizer, gradients, norm_of
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe, gradients, norm_of
 
 
 def test_trap_24_steps_follow_the_formula_with_epsilon_beside_the_root_and_decay_on_matrices_only() -> None:
-    recipe = AdamRecipe(beta1=0.8, beta2=0.9, epsilon=0.1, weight_decay=0.5, max_grad_norm=100.0)
+    recipe = OptimizerRecipe(beta1=0.8, beta2=0.9, epsilon=0.1, weight_decay=0.5, max_grad_norm=100.0)
     layer = nn.Linear(1, 1)
     nn.init.constant_(layer.weight, 2.0)
     nn.init.constant_(layer.bias, 3.0)
@@ -35,7 +35,7 @@ def test_trap_24_steps_follow_the_formula_with_epsilon_beside_the_root_and_decay
 def test_long_gradients_are_shortened_and_their_length_reported() -> None:
     layer = nn.Linear(2, 1, bias=False)
     nn.init.zeros_(layer.weight)
-    recipe = AdamRecipe(beta1=0.0, beta2=0.0, epsilon=1.0, max_grad_norm=1.0)
+    recipe = OptimizerRecipe(beta1=0.0, beta2=0.0, epsilon=1.0, max_grad_norm=1.0)
     layer.weight.grad = torch.tensor([[3.0, 4.0]])
     optimizer = Optimizer(layer, recipe)
     assert optimizer.step(1.0) == pytest.approx(5.0)
@@ -50,11 +50,11 @@ def test_trap_25_a_loaded_state_continues_in_the_same_bits() -> None:
         with torch.no_grad():
             for parameter in layer.parameters():
                 parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
-        optimizer = Optimizer(layer, AdamRecipe())
+        optimizer = Optimizer(layer, OptimizerRecipe())
         for step in range(6):
             if interrupted and step == 3:
                 saved = {name: tensor.clone() for name, tensor in optimizer.tensors().items()}
-                optimizer = Optimizer(layer, AdamRecipe())
+                optimizer = Optimizer(layer, OptimizerRecipe())
                 optimizer.load(saved)
             layer(torch.full((1, 4), float(step))).square().sum().backward()
             optimizer.step(0.1)
@@ -64,7 +64,7 @@ def test_trap_25_a_loaded_state_continues_in_the_same_bits() -> None:
 
 
 def test_a_state_of_other_parameters_is_refused() -> None:
-    source = Optimizer(nn.Linear(1, 1), AdamRecipe())
+    source = Optimizer(nn.Linear(1, 1), OptimizerRecipe())
     with pytest.raises(CheckpointError, match="only on one side"):
         source.load({"elsewhere/step": torch.tensor(1.0)})
 

@@ -22,7 +22,7 @@ from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import ppo
-from sanbai.training.optimizer import AdamRecipe, gradients, norm_of
+from sanbai.training.optimizer import OptimizerRecipe, gradients, norm_of
 from sanbai.training.ppo import PpoRecipe, describe, minibatches, train_ppo, weigh
 from sanbai.training.rollouts import Readings, Rollouts, Score
 
@@ -384,7 +384,7 @@ OTHER: dict[str, Any] = {
     "judge_iterations": 1,
     "patience": 1,
     "kl_budget": 1e-6,
-    "adam": AdamRecipe(beta2=0.5),
+    "optimizer": OptimizerRecipe(beta2=0.5),
 }
 
 

@@ -12,7 +12,7 @@ from sanbai.foundation.stage import Stage
 from sanbai.model.config import ModelConfig
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.optimizer import AdamRecipe
+from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.training.pretrain import PretrainRecipe, pretrain
 
 RECIPE = PretrainRecipe(
@@ -24,7 +24,7 @@ RECIPE = PretrainRecipe(
     warmup_steps=2,
     evaluate_steps=7,
     checkpoint_steps=5,
-    adam=AdamRecipe(weight_decay=0.1),
+    optimizer=OptimizerRecipe(weight_decay=0.1),
 )
 
 

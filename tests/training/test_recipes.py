@@ -17,7 +17,7 @@ from sanbai.foundation.device import Compute
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.optimizer import AdamRecipe
+from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.training.pretrain import PretrainRecipe, pretrain
 from sanbai.training.reward import RewardRecipe, train_reward
 from sanbai.training.supervise import SuperviseRecipe, supervise
@@ -33,7 +33,7 @@ OTHER_PRETRAIN: dict[str, Any] = {
     "learning_rate": 1e-3,
     "warmup_steps": 0,
     "evaluate_steps": 1,
-    "adam": AdamRecipe(max_grad_norm=0.01),
+    "optimizer": OptimizerRecipe(max_grad_norm=0.01),
 }
 SUPERVISE = SuperviseRecipe(num_epochs=4.0, row_length=64, batch_rows=2, evaluate_steps=2)
 OTHER_SUPERVISE: dict[str, Any] = {
@@ -44,7 +44,7 @@ OTHER_SUPERVISE: dict[str, Any] = {
     "warmup_steps": 2,
     "pretraining_share": 0.4,
     "evaluate_steps": 1,
-    "adam": AdamRecipe(beta1=0.1),
+    "optimizer": OptimizerRecipe(beta1=0.1),
 }
 OTHER_REWARD: dict[str, Any] = {
     "num_epochs": 2,
@@ -55,7 +55,7 @@ OTHER_REWARD: dict[str, Any] = {
     "max_prompt_tokens": 8,
     "max_response_tokens": 2,
     "evaluate_steps": 1,
-    "adam": AdamRecipe(epsilon=1e-2),
+    "optimizer": OptimizerRecipe(epsilon=1e-2),
 }
 
 

@@ -23,8 +23,8 @@ from sanbai.foundation.errors import CheckpointError
 from sanbai.foundation.recipe import RecipeSection
 
 
-class AdamRecipe(RecipeSection):
-    """Section `[<stage>.adam]`: everything about the optimizer but its rate."""
+class OptimizerRecipe(RecipeSection):
+    """Section `[<stage>.optimizer]`: everything about the optimizer but its rate."""
 
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
     """Memory of the gradient's mean."""
@@ -47,7 +47,7 @@ class AdamRecipe(RecipeSection):
 class Optimizer:
     """AdamW over the parameters of one model."""
 
-    def __init__(self, model: nn.Module, recipe: AdamRecipe) -> None:
+    def __init__(self, model: nn.Module, recipe: OptimizerRecipe) -> None:
         """Start with empty moments; `load` continues.
 
         Args:

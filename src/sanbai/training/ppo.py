@@ -56,7 +56,7 @@ from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.brake import Brake, Verdict
 from sanbai.training.checkpoint import Checkpoints, Saved, Weights, cursor_in
 from sanbai.training.ema import AverageWeights
-from sanbai.training.optimizer import AdamRecipe, Optimizer, gradients, norm_of
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe, gradients, norm_of
 from sanbai.training.order import endless_order
 from sanbai.training.rollouts import (
     Readings,
@@ -127,8 +127,8 @@ class PpoRecipe(RecipeSection):
     """Nats a response, on the judge's prompts: weights beyond are not kept, and training stops."""
     checkpoint_iterations: int = Field(default=10, ge=1)
     """Iterations between two checkpoints."""
-    adam: AdamRecipe = AdamRecipe()
-    """Section `[ppo.adam]`, for policy and value."""
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    """Section `[ppo.optimizer]`, for policy and value."""
 
 
 def train_ppo(
@@ -253,8 +253,8 @@ class Players:
             reference=copy.deepcopy(policy),
             value=value,
             candidate=copy.deepcopy(policy),
-            optimizer=Optimizer(policy, recipe.adam),
-            value_optimizer=Optimizer(value, recipe.adam),
+            optimizer=Optimizer(policy, recipe.optimizer),
+            value_optimizer=Optimizer(value, recipe.optimizer),
             average=average,
             kept=average if recipe.keep == "average" else Weights(policy),
         )

@@ -23,7 +23,7 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
-from sanbai.training.optimizer import AdamRecipe, Optimizer
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.rows import backward_rows
 from sanbai.training.schedule import cosine_rate
 
@@ -50,8 +50,8 @@ class PretrainRecipe(RecipeSection):
     """Steps between two held-out evaluations."""
     checkpoint_steps: int = Field(default=1000, ge=1)
     """Steps between two checkpoints; a killed run loses at most these."""
-    adam: AdamRecipe = AdamRecipe(weight_decay=0.1)
-    """Section `[pretrain.adam]`."""
+    optimizer: OptimizerRecipe = OptimizerRecipe(weight_decay=0.1)
+    """Section `[pretrain.optimizer]`."""
 
 
 def pretrain(
@@ -83,7 +83,7 @@ def pretrain(
     """
     config = config.with_vocabulary(tokenizer.vocab_size)
     model = LanguageModel(config, torch_generator(stage.seed, "pretrain", "weights")).to(compute.device)
-    optimizer = Optimizer(model, recipe.adam)
+    optimizer = Optimizer(model, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
     step, state = checkpoints.resume()
     batches = PackedBatches(

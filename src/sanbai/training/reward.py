@@ -34,7 +34,7 @@ from sanbai.model.hugging_face import save_model
 from sanbai.objectives.reward import pair_accuracy, ranking_loss
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights
-from sanbai.training.optimizer import AdamRecipe, Optimizer
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.order import endless_order
 from sanbai.training.reward_model import calibrate, encode_answer, save_calibration
 from sanbai.training.schedule import cosine_rate
@@ -64,8 +64,8 @@ class RewardRecipe(RecipeSection):
     """Steps between two evaluations on the held-out prompts."""
     checkpoint_steps: int = Field(default=100, ge=1)
     """Steps between two checkpoints."""
-    adam: AdamRecipe = AdamRecipe()
-    """Section `[reward.adam]`."""
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    """Section `[reward.optimizer]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def train_reward(
     elements = collect_ranked_prompts(tokenizer, rankings, **limits)
     training, held_out = split_by_prompt(elements, recipe.validation_share, seed=stage.seed)
     scalar = ScalarModel.from_language_model(model, torch_generator(stage.seed, stage.name, "head")).to(compute.device)
-    optimizer = Optimizer(scalar, recipe.adam)
+    optimizer = Optimizer(scalar, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(scalar), optimizer=optimizer)
     step, _ = checkpoints.resume()
 

@@ -25,7 +25,7 @@ from sanbai.model.hugging_face import save_model
 from sanbai.text.chat_template import encode_conversation
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
-from sanbai.training.optimizer import AdamRecipe, Optimizer
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.pretrain import Evaluate
 from sanbai.training.rows import backward_rows
 from sanbai.training.schedule import cosine_rate
@@ -54,8 +54,8 @@ class SuperviseRecipe(RecipeSection):
     """Steps between two evaluations."""
     checkpoint_steps: int = Field(default=200, ge=1)
     """Steps between two checkpoints."""
-    adam: AdamRecipe = AdamRecipe()
-    """Section `[supervise.adam]`."""
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    """Section `[supervise.optimizer]`."""
 
 
 def encode_demonstrations(
@@ -111,7 +111,7 @@ def supervise(
         Interrupted: asked to stop; the state is saved.
     """
     model.to(compute.device)
-    optimizer = Optimizer(model, recipe.adam)
+    optimizer = Optimizer(model, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
     step, state = checkpoints.resume()
 
