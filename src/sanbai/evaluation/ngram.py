@@ -106,7 +106,7 @@ def fit_ngram(
 ) -> NgramModel:
     """Count and smooth.
 
-    16 million tokens take about half a minute and 1 GB.
+    A million tokens take half a second and 60 MB.
 
     Args:
         documents: token ids of each text, without marks.
