@@ -109,7 +109,7 @@ def test_the_alphabet_is_that_of_the_library() -> None:
 
 def test_token_bytes_joined_are_the_text(tokenizer: Tokenizer) -> None:
     text = "Anna 烤面包 😀\n"
-    assert b"".join(map(tokenizer.token_bytes, tokenizer.encode(text))) == text.encode()
+    assert b"".join(map(tokenizer.token_bytes, tokenizer.encode(text))) == b" " + text.encode()
     assert tokenizer.token_bytes(tokenizer.reserved.user) == b"<|user|>"
 
 
@@ -125,7 +125,22 @@ def test_a_batch_is_encoded_like_its_texts(tokenizer: Tokenizer) -> None:
 
 
 def test_digits_stay_single(tokenizer: Tokenizer) -> None:
-    assert len(tokenizer.encode("1234")) == 4
+    assert len(tokenizer.encode("1234")) == 5  # the space before every text stands alone before a digit
+
+
+def test_a_name_is_the_same_token_wherever_it_stands(tokenizer: Tokenizer) -> None:
+    at_the_start, in_the_middle = tokenizer.encode("Anna"), tokenizer.encode("to Anna")
+    assert in_the_middle[-len(at_the_start) :] == at_the_start
+
+
+@pytest.mark.parametrize("text", [" Anna", "  ", " ", "", "\n Anna"])
+def test_spaces_of_the_texts_own_come_back(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_every_stretch_between_reserved_ids_loses_its_prefix(tokenizer: Tokenizer) -> None:
+    ids = [tokenizer.reserved.user, *tokenizer.encode("hi"), tokenizer.reserved.assistant, *tokenizer.encode(" hi")]
+    assert tokenizer.decode(ids, skip_reserved=False) == "<|user|>hi<|assistant|> hi"
 
 
 def test_training_does_not_depend_on_order_or_process(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def open_workspace(root: Path, database: str) -> Workspace:
 
 
 @contextmanager
-def open_job(workspace: Workspace, *, quiet: bool = False) -> Iterator[Job]:
+def open_job(workspace: Workspace) -> Iterator[Job]:
     """Yield a job with a progress view that listens for SIGTERM and Ctrl-C."""
     from sanbai.foundation.progress import open_progress
     from sanbai.foundation.stage import Job
@@ -63,7 +63,7 @@ def open_job(workspace: Workspace, *, quiet: bool = False) -> Iterator[Job]:
 
     stop = StopSignal()
     stop.install()
-    progress = open_progress(quiet=quiet)
+    progress = open_progress()
     try:
         yield Job(workspace, progress, stop)
     finally:

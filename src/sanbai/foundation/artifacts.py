@@ -73,7 +73,7 @@ class Artifact:
 
 @functools.lru_cache(maxsize=4096)
 def _verify(path: Path, num_bytes: int, sha256: str) -> None:
-    advice = f"delete {path.parent} and give the command again to make it anew"
+    advice = _advice(path.parent)
     if not path.is_file():
         raise ArtifactError(f"{path}: the file is missing; {advice}")
     found_bytes = path.stat().st_size
@@ -81,6 +81,10 @@ def _verify(path: Path, num_bytes: int, sha256: str) -> None:
         raise ArtifactError(f"{path}: {found_bytes} bytes, but the manifest says {num_bytes}; {advice}")
     if (found := sha256_file(path)) != sha256:
         raise ArtifactError(f"{path}: SHA-256 {found[:12]}..., but the manifest says {sha256[:12]}...; {advice}")
+
+
+def _advice(folder: Path) -> str:
+    return f"delete {folder} and give the command again to make it anew"
 
 
 def artifact_id(kind: str, recipe: object, parents: Mapping[str, str], seed: int, source: str) -> str:
@@ -106,9 +110,9 @@ def load_artifact(path: Path) -> Artifact:
     try:
         manifest = read_json(path / MANIFEST)
     except DataError as error:
-        raise ArtifactError(f"{path}: not an artifact: {error}") from None
+        raise ArtifactError(f"{path}: not an artifact: {error}; {_advice(path)}") from None
     if not isinstance(manifest, dict) or not {"kind", "id", "files", "metrics"} <= manifest.keys():
-        raise ArtifactError(f"{path / MANIFEST}: lacks kind, id, files or metrics; it was not written by Sanbai")
+        raise ArtifactError(f"{path / MANIFEST}: lacks kind, id, files or metrics; {_advice(path)}")
     return Artifact(path, manifest)
 
 

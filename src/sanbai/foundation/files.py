@@ -89,12 +89,14 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        DataError: absent, not UTF-8, or not JSON.
+        DataError: absent, not readable, not UTF-8, or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{path}: not JSON: {error}") from None
 
@@ -109,7 +111,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end) of a text file, `.gz` and `.zst` unpacked.
 
     Raises:
-        DataError: absent, not UTF-8, or a damaged archive.
+        DataError: absent, not readable, not UTF-8, or a damaged archive.
     """
     try:
         with _open_bytes(path) as file:
@@ -122,6 +124,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
                     ) from None
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip file: {error}") from None
 

@@ -39,10 +39,8 @@ class Progress(Protocol):
         """Put the terminal back."""
 
 
-def open_progress(*, quiet: bool = False) -> Progress:
-    """Return bars where standard error is a terminal, plain lines where it is not, silence when asked."""
-    if quiet:
-        return SilentProgress()
+def open_progress() -> Progress:
+    """Return bars where standard error is a terminal, plain lines where it is not."""
     return BarProgress() if sys.stderr.isatty() else LineProgress()
 
 
@@ -76,7 +74,8 @@ class LineProgress:
     """A plain line when a stage starts, every ten seconds, and when it ends."""
 
     def task(self, name: str, total: int) -> TaskProgress:
-        """Open a stage."""
+        """Say that a stage starts."""
+        self.say(f"{name} start steps={total}")
         return _LineTask(self, name, total)
 
     def say(self, line: str) -> None:

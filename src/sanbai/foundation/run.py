@@ -5,6 +5,7 @@ Checkpoints are safetensors files whose header carries the plain state as JSON; 
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import time
 from collections.abc import Mapping
@@ -130,8 +131,35 @@ def read_run(folder: Path) -> dict[str, Any]:
     return state
 
 
-def write_run(folder: Path, **fields: object) -> None:
-    """Update `run.json` with the given fields, atomically."""
-    path = folder / "run.json"
-    before = read_json(path) if path.exists() else {}
-    write_json_atomic(path, {**before, **fields})
+class Clock:
+    """Working time of a run, summed over its continuations and kept in `run.json`.
+
+    Attributes:
+        started: when the run began for the first time.
+    """
+
+    def __init__(self, folder: Path, stage: str) -> None:
+        """Go on from where an earlier execution stopped; the folder exists."""
+        self._path = folder / "run.json"
+        known = read_run(folder) if self._path.exists() else {}
+        self._before = float(known.get("seconds", 0.0))
+        self.started = str(known.get("started", time_stamp()))
+        self._since = time.monotonic()
+        self._known = {**known, "stage": stage, "started": self.started}
+        self._write(state="running", seconds=self._before)
+
+    def seconds(self) -> float:
+        """Return the seconds worked so far."""
+        return self._before + time.monotonic() - self._since
+
+    def stop(self, state: str, **fields: object) -> None:
+        """Write down how the run ended: stopped, failed or done."""
+        self._write(state=state, seconds=round(self.seconds(), 3), **fields)
+
+    def _write(self, **fields: object) -> None:
+        write_json_atomic(self._path, {**self._known, **fields})
+
+
+def time_stamp() -> str:
+    """Return the time, UTC, to the second."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

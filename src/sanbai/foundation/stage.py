@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import fcntl
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,7 @@ from sanbai.foundation.errors import Interrupted, ResourceError
 from sanbai.foundation.files import explain_disk_errors, sync_file, sync_folder, write_json_atomic
 from sanbai.foundation.progress import Progress
 from sanbai.foundation.recipe import RecipeSection
-from sanbai.foundation.run import Run, read_run, write_run
+from sanbai.foundation.run import Clock, Run, time_stamp
 from sanbai.foundation.source import source_fingerprint
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
@@ -113,7 +111,7 @@ def run_stage(
         bar = job.progress.task(name, num_steps)
         run = Run(run_folder, bar, job.stop)
         stage = Stage(name, partial, run, seed, parents, job)
-        clock = _Clock(run_folder, name)
+        clock = Clock(run_folder, name)
         try:
             metrics = dict(build(stage))
         except BaseException as error:
@@ -134,7 +132,7 @@ def run_stage(
             "licences": sorted(set(stage.licences)),
             "machine": describe_machine(),
             "started": clock.started,
-            "finished": _now(),
+            "finished": time_stamp(),
             "seconds": round(clock.seconds(), 3),
         }
         artifact = _publish(partial, job.workspace.artifacts / title, manifest)
@@ -147,35 +145,15 @@ def run_stage(
 def _publish(partial: Path, path: Path, manifest: dict[str, Any]) -> Artifact:
     """Force every file to disk, then let the folder appear by one rename."""
     write_json_atomic(partial / MANIFEST, manifest)
-    for file in partial.rglob("*"):
-        if file.is_file():
-            sync_file(file)
+    for inside in partial.rglob("*"):
+        if inside.is_dir():
+            sync_folder(inside)
+        else:
+            sync_file(inside)
     sync_folder(partial)
     partial.rename(path)
     sync_folder(path.parent)
     return Artifact(path, manifest)
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-
-
-class _Clock:
-    """Working time of a run, summed over its continuations and kept in `run.json`."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self._folder = folder
-        known = read_run(folder) if (folder / "run.json").exists() else {}
-        self._before = float(known.get("seconds", 0.0))
-        self.started = str(known.get("started", _now()))
-        self._since = time.monotonic()
-        write_run(folder, stage=name, state="running", started=self.started, seconds=self._before)
-
-    def seconds(self) -> float:
-        return self._before + time.monotonic() - self._since
-
-    def stop(self, state: str, **fields: object) -> None:
-        write_run(self._folder, state=state, seconds=round(self.seconds(), 3), **fields)
 
 
 @contextlib.contextmanager

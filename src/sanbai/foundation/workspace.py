@@ -46,9 +46,13 @@ class Workspace:
             self.runs.mkdir(parents=True, exist_ok=True)
 
     def find(self, kind: str, identity: str) -> Artifact | None:
-        """Return the artifact of this kind and full id if it is finished."""
+        """Return the artifact of this kind and full id if it is finished.
+
+        Raises:
+            ArtifactError: its folder has lost its manifest.
+        """
         path = self.artifacts / f"{kind}-{identity[:ID_DIGITS]}"
-        return load_artifact(path) if (path / MANIFEST).exists() else None
+        return load_artifact(path) if path.exists() else None
 
     def load(self, name: str) -> Artifact:
         """Open an artifact by its folder's name; any unambiguous beginning will do.

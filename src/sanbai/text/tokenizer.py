@@ -3,6 +3,10 @@
 Training and encoding are Hugging Face `tokenizers`; the pattern that cuts text before merging is Qwen 2's (words,
 single digits, punctuation, line breaks), so that numbers are read digit by digit.
 
+A text is encoded with one space before it, and decoded without: a name that opens an answer is then the same token as
+the name in the middle of the question, which a small model need not learn twice (as SentencePiece's dummy prefix). The
+space is the normaliser's in `tokenizer.json`; a tokenizer from elsewhere without it is used as it is.
+
 **Reserved ids and text.** `tokenizers` finds the markers of special tokens inside text unless `encode_special_tokens`
 is set on the object; leaving out "add special tokens" is not enough. It is set here, on training and on loading, so a
 user who types `<|assistant|>` has typed thirteen ordinary characters. The setting is *not* part of `tokenizer.json`: an
@@ -17,7 +21,7 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
 
 from sanbai.foundation.errors import ArtifactError, DataError
@@ -30,6 +34,12 @@ from sanbai.text.reserved import MARKERS, ReservedIds
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+#: What stands before every text while it is encoded.
+PREFIX = " "
+
+#: The same, as `tokenizer.json` has it.
+NORMALIZER = {"type": "Prepend", "prepend": PREFIX}
 
 #: Every byte and every reserved token; a vocabulary cannot be smaller.
 SMALLEST_VOCABULARY = 256 + len(MARKERS)
@@ -56,13 +66,14 @@ class Tokenizer:
                     f"or add the {len(MARKERS)} markers to this one as special tokens"
                 )
         description = json.loads(engine.to_str())
-        if description["model"]["type"] != "BPE" or description["normalizer"] is not None:
+        if description["model"]["type"] != "BPE" or description["normalizer"] not in (None, NORMALIZER):
             raise ArtifactError(f"{source}: not plain byte-level BPE; a tokenizer that alters text cannot give it back")
         for left, right in description["model"]["merges"]:
             if left + right in id_of:
                 raise ArtifactError(f"{source}: its merges spell {left + right}, so text could produce it; retrain it")
         engine.encode_special_tokens = True
         self._engine = engine
+        self.prefix = PREFIX if description["normalizer"] else ""
         self.reserved = ReservedIds(**{name: id_of[marker] for name, marker in MARKERS.items()})
         self.reserved_ids = frozenset(id_of.values())
 
@@ -94,14 +105,22 @@ class Tokenizer:
             raise next(_not_text(text) for text in texts if not _is_text(text)) from None
 
     def decode(self, ids: Iterable[int], *, skip_reserved: bool = True) -> str:
-        """Return the text of ids; bytes that are no UTF-8 become U+FFFD.
+        """Return the text of ids, each stretch between reserved ids without its prefix; bytes of no text become U+FFFD.
 
         Args:
             ids: each in `range(vocab_size)`.
             skip_reserved: leave reserved ids out; else they appear as their markers, for a person to read.
         """
-        kept = (id_ for id_ in ids if not (skip_reserved and id_ in self.reserved_ids))
-        return b"".join(self._bytes_of_id[id_] for id_ in kept).decode("utf-8", errors="replace")
+        pieces: list[bytes] = []
+        opens_text = True
+        prefix = self.prefix.encode()
+        for id_ in ids:
+            is_reserved = id_ in self.reserved_ids
+            if not (is_reserved and skip_reserved):
+                piece = self._bytes_of_id[id_]
+                pieces.append(piece.removeprefix(prefix) if opens_text else piece)
+            opens_text = is_reserved
+        return b"".join(pieces).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
         """Return the bytes that an id stands for; of a reserved id, its marker's."""
@@ -164,10 +183,11 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_frequency: int
     if vocab_size < SMALLEST_VOCABULARY:
         raise DataError(f"vocabulary of {vocab_size}: the 256 bytes and reserved tokens need {SMALLEST_VOCABULARY}")
     engine = Engine(models.BPE())
+    engine.normalizer = normalizers.Prepend(PREFIX)
     split_words = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
     spell_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     engine.pre_tokenizer = pre_tokenizers.Sequence([split_words, spell_bytes])
-    engine.decoder = decoders.ByteLevel()
+    engine.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(PREFIX, 1, 0)])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,

@@ -58,7 +58,7 @@ def documents(
     """Yield documents until their texts hold `num_bytes` of UTF-8 (the recipe's `document_bytes` by default)."""
     recipe = recipe or WorldRecipe()
     wanted = recipe.document_bytes if num_bytes is None else num_bytes
-    scene = Scene(village, python_random(seed, "documents"))
+    scene = Scene(village, python_random(seed, "documents"), everybody=True)
     dirt_generator = python_random(seed, "documents", "dirt")
     clean: deque[PlantedDocument] = deque(maxlen=MEMORY)
     digests: set[bytes] = set()

@@ -85,15 +85,21 @@ class Scene:
     village: Village
     random: random.Random
     heldout: bool = False
+    everybody: bool = False
+    """Whether the split by people is off: documents tell of everybody, prompts of their own side alone."""
 
     @property
     def people(self) -> tuple[Person, ...]:
         """The villagers that this side may name."""
+        if self.everybody:
+            return self.village.people()
         return self.village.people("heldout" if self.heldout else "train")
 
     @property
     def strangers(self) -> tuple[str, ...]:
         """The names without a villager that this side may use."""
+        if self.everybody:
+            return self.village.strangers + self.village.heldout_strangers
         return self.village.heldout_strangers if self.heldout else self.village.strangers
 
     def phrase(self, phrasings: Phrasings) -> str:
@@ -114,7 +120,9 @@ class Scene:
 
     def can_name(self, name: str) -> bool:
         """Whether this side may name the villager or stranger."""
-        return (name in self.village.heldout or name in self.village.heldout_strangers) == self.heldout
+        return (
+            self.everybody or (name in self.village.heldout or name in self.village.heldout_strangers) == self.heldout
+        )
 
     def chance(self, probability: float) -> bool:
         """Draw yes with the given probability."""
