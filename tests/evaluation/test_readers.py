@@ -13,7 +13,7 @@ from tests.evaluation.conftest import LINES
 from sanbai.data.shards import ShardReader
 from sanbai.evaluation.compression import Compression
 from sanbai.evaluation.language import HeldOutDocument, document_bits
-from sanbai.evaluation.readers import HeldOutText, excerpts, model_bits, ngram_bits, reading_record, xz_bits
+from sanbai.evaluation.readers import HeldOutText, excerpts, model_bits, ngram_bits, reading_record, text_bytes, xz_bits
 from sanbai.model.heads import LanguageModel
 from sanbai.text.tokenizer import Tokenizer
 
@@ -51,7 +51,7 @@ def test_an_excerpt_pays_for_the_bytes_of_its_tokens_even_within_a_character(tok
     assert [tokenizer.decode(document.tokens) for document in whole] == TEXTS
     for length in range(1, 20):
         [first] = excerpts(split, tokenizer, num=1, max_tokens=length)
-        beginning = b"".join(tokenizer.token_bytes(token) for token in first.tokens)
+        beginning = text_bytes(tokenizer, first.tokens)
         assert TEXTS[0].encode().startswith(beginning)
         assert first.num_bytes == len(beginning)
 

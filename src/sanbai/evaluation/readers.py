@@ -54,8 +54,13 @@ def excerpts(reader: ShardReader, tokenizer: Tokenizer, *, num: int, max_tokens:
     found = []
     for index in range(min(num, len(reader))):
         tokens = reader.tokens(index)[1:-1][:max_tokens].tolist()
-        found.append(HeldOutDocument(tokens, sum(len(tokenizer.token_bytes(token)) for token in tokens)))
+        found.append(HeldOutDocument(tokens, len(text_bytes(tokenizer, tokens))))
     return found
+
+
+def text_bytes(tokenizer: Tokenizer, tokens: Sequence[int]) -> bytes:
+    """Return the bytes of a text's first tokens, without what the tokenizer puts before every text."""
+    return b"".join(map(tokenizer.token_bytes, tokens)).removeprefix(tokenizer.prefix.encode())
 
 
 def model_bits(model: LanguageModel, text: HeldOutText, *, begin_id: int, on_piece: OnPiece) -> Floats:
@@ -80,14 +85,9 @@ def ngram_bits(training: ShardReader, text: HeldOutText, *, begin_id: int, on_pi
 
 def xz_bits(training: ShardReader, text: HeldOutText, tokenizer: Tokenizer, *, on_piece: OnPiece) -> Compression:
     """Compress the same documents with xz, alone and after the training split."""
-    table = [tokenizer.token_bytes(token) for token in range(tokenizer.vocab_size)]
-
-    def to_bytes(tokens: Sequence[int]) -> bytes:
-        return b"".join([table[token] for token in tokens])
-
     return compress_held_out(
-        [to_bytes(document.tokens) for document in text.documents],
-        [to_bytes(training.tokens(index)[1:-1].tolist()) for index in range(len(training))],
+        [text_bytes(tokenizer, document.tokens) for document in text.documents],
+        [text_bytes(tokenizer, training.tokens(index)[1:-1].tolist()) for index in range(len(training))],
         on_chunk=on_piece,
     )
 
