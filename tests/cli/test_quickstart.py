@@ -55,7 +55,7 @@ def test_the_record_holds_every_figure_with_its_interval(record: dict[str, Any])
 
 def test_the_stages_times_are_flat_numbers_one_a_stage(record: dict[str, Any]) -> None:
     expected = {"corpus", "tokenizer", "shards", "pretrain", "demonstrations", "supervise", "sample_answers", "label"}
-    expected |= {"snapshot", "reward", "judge", "ppo", "evaluate"}
+    expected |= {"sample_open_answers", "snapshot", "reward", "judge", "ppo", "evaluate"}
     assert set(record["seconds"]) == expected
     assert all(isinstance(seconds, float) for seconds in record["seconds"].values())
 

@@ -65,7 +65,7 @@ def sample(job: Job, model: LanguageModel, tokenizer: Tokenizer, *, stop_after: 
         parents={},
         seed=1,
         floor="generation",
-        num_steps=num_task_steps(RECIPE),
+        num_steps=num_task_steps(RECIPE, len(PROMPTS)),
         build=build,
     )
 

@@ -31,9 +31,9 @@ def command(name: str, temperature: float, max_new_tokens: int, workspace: Path,
     sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
     messages: list[dict[str, str]] = []
     click.echo(f"{name} ({artifact.name}); an empty line ends", err=True)
-    while line := click.prompt("you", default="", show_default=False, prompt_suffix="> "):
+    room = max(model.config.max_positions // 2, model.config.max_positions - max_new_tokens)
+    while line := _next_line():
         messages.append({"role": "user", "content": line})
-        room = model.config.max_positions - max_new_tokens
         prompt = encode_prompt(tokenizer, messages, max_tokens=room)
         pieces = []
         for piece in stream(
@@ -49,3 +49,12 @@ def command(name: str, temperature: float, max_new_tokens: int, workspace: Path,
             click.echo(piece.text, nl=False)
         click.echo()
         messages.append({"role": "assistant", "content": "".join(pieces)})
+
+
+def _next_line() -> str:
+    """Ask for a line; empty at the end of the input."""
+    try:
+        line: str = click.prompt("you", default="", show_default=False, prompt_suffix="> ")
+    except click.Abort:
+        return ""
+    return line

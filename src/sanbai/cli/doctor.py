@@ -31,6 +31,7 @@ def _check(workspace: Path, database: str) -> Iterator[tuple[str, bool, str]]:
     import shutil
 
     from sanbai.cli.stores import open_store
+    from sanbai.foundation.artifacts import load_artifact
     from sanbai.foundation.device import describe_machine
     from sanbai.foundation.errors import SanbaiError
 
@@ -47,9 +48,10 @@ def _check(workspace: Path, database: str) -> Iterator[tuple[str, bool, str]]:
     except SanbaiError as error:
         yield "workspace", False, str(error)
         return
-    for artifact in space.list():
+    folders = sorted(space.artifacts.glob("[!.]*"))
+    for folder in folders:
         try:
-            artifact.verify()
+            load_artifact(folder).verify()
         except SanbaiError as error:
             yield "artifact", False, str(error)
-    yield "artifacts", True, f"{len(space.list())} checked"
+    yield "artifacts", True, f"{len(folders)} checked"

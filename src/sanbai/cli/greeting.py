@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from sanbai.cli.pipelines import WORKSPACE_RECIPE
-from sanbai.foundation.files import read_json
-from sanbai.foundation.recipe import validate_recipe
+from sanbai.cli.pipelines import workspace_recipe
+from sanbai.foundation.errors import SanbaiError
 from sanbai.foundation.workspace import Workspace
 from sanbai.rounds.material import WorldMaterial
-from sanbai.rounds.recipe import Recipe
 from sanbai.serving.welcome import Example, Welcome
 
 #: Task of the tiny world -> title of its example; the family riddle first, then what is easy, hard and refused.
@@ -26,11 +24,9 @@ NUM_SEARCHED = 600
 
 def greet(workspace: Workspace) -> Welcome:
     """Return the village's greeting where the workspace's models come from it, a plain one elsewhere."""
-    path = workspace.root / WORKSPACE_RECIPE
-    if not path.exists():
-        return Welcome("Hello. What would you like to know?")
-    recipe = validate_recipe(Recipe, read_json(path), source=str(path))
-    if recipe.material != "world":
+    try:
+        recipe = workspace_recipe(workspace)
+    except SanbaiError:  # made of other material, or by another version: no reason not to serve
         return Welcome("Hello. What would you like to know?")
     first: dict[str, Example] = {}
     for prompt in WorldMaterial(recipe).judged_prompts("evaluate", NUM_SEARCHED, round=0):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,10 +16,11 @@ from sanbai.feedback.accounts import (
 )
 from sanbai.feedback.consent import find_consent, set_consent
 from sanbai.feedback.store import Store
-from sanbai.foundation.run import read_run, write_run
+from sanbai.foundation.errors import Interrupted, UsageError
+from sanbai.foundation.files import explain_disk_errors
+from sanbai.foundation.run import Clock
 from sanbai.foundation.stage import Job
 from sanbai.rounds.material import WorldMaterial
-from sanbai.rounds.panel import Panel
 from sanbai.serving.app import create_app
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.serving.server import loopback_server
@@ -33,21 +33,25 @@ from sanbai.world.prompts import Prompt
 NUM_THREADS = 4
 
 
-def simulated_accounts(store: Store, panel: Panel) -> dict[str, Account]:
-    """Return the panel's accounts by name, made where they are missing; their rows may train."""
+def simulated_accounts(store: Store, names: Iterable[str]) -> dict[str, Account]:
+    """Return the accounts of simulated labelers by name, made where they are missing; their rows may train.
+
+    Raises:
+        UsageError: a person has one of the names.
+    """
     known = {account.name: account for account in list_accounts(store)}
-    accounts = {
-        name: known.get(name) or add_account(store, name, "labeler", source="simulated") for name in panel.everyone
-    }
+    accounts = {name: known.get(name) or add_account(store, name, "labeler", source="simulated") for name in names}
     for account in accounts.values():
-        if not find_consent(store, account):
+        if account.source != "simulated":
+            raise UsageError(f"{account.name}: a person has the name of a simulated labeler; use another seed")
+        if find_consent(store, account) is None:
             set_consent(store, account, granted=True)
     return accounts
 
 
 @dataclass(frozen=True)
 class FrontDoor:
-    """A `rounds.turn.Collect`: lets the simulated labelers answer a round's tasks over HTTP."""
+    """Lets the simulated labelers answer a round's tasks over HTTP; `rounds.turn.Asked.collect` calls it."""
 
     job: Job
     store: Store
@@ -55,41 +59,55 @@ class FrontDoor:
     material: WorldMaterial
 
     def __call__(self, round: int, accounts: Mapping[str, Account]) -> None:  # noqa: A002 - the field's own word
-        """Serve on a free port until every labeler has answered; its time is kept in `runs/label-<round>/`."""
+        """Serve on a free port until every labeler has answered; its time is kept in `runs/label-<round>/`.
+
+        A labeler who is asked again after a kill skips what is answered, and says in conversation what it said before.
+
+        Raises:
+            Interrupted: asked to stop.
+            ResourceError: the server refuses or stays busy.
+        """
         folder = self.job.workspace.runs / f"label-{round}"
-        folder.mkdir(parents=True, exist_ok=True)
-        before = read_run(folder)["seconds"] if (folder / "run.json").exists() else 0.0
-        started = time.monotonic()
-        write_run(folder, stage="label", state="running", started=time.strftime("%Y-%m-%dT%H:%M:%S%z"), seconds=before)
+        with explain_disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        clock = Clock(folder, "label")
         try:
             self._label(round, accounts)
-        finally:
-            write_run(folder, state="stopped", seconds=round_seconds(before, started))
-        write_run(folder, state="done")
+        except BaseException as error:
+            clock.stop("stopped" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed")
+            raise
+        clock.stop("done")
 
     def _label(self, number: int, accounts: Mapping[str, Account]) -> None:
-        keys = {name: make_api_key(self.store, account, ("api",)) for name, account in accounts.items()}
         asked = self._asked(number)
+        book = PromptBook.of(asked)
+        single_turn = [prompt for prompt in asked if len(prompt.messages) == 1]
         workers = [labeler for labeler in self.material.labelers if labeler.name in accounts]
+        keys = {name: make_api_key(self.store, account, ("api",)) for name, account in accounts.items()}
         app = create_app(self.job.workspace, self.store, settings=self.serve, welcome=Welcome("Labeling"))
         bar = self.job.progress.task("label", len(workers))
-        with loopback_server(app) as url, ThreadPoolExecutor(NUM_THREADS) as pool:
+        try:
+            with loopback_server(app) as url, ThreadPoolExecutor(NUM_THREADS) as pool:
 
-            def work(place: int, labeler: SimulatedLabeler) -> None:
-                self.job.stop.raise_if_set()
-                book = PromptBook.of(asked)
-                with LabelerClient(url, keys[labeler.name], labeler, book) as client:
-                    client.label_all()
-                    client.converse(_single_turn(asked)[place], drafts=1 + place % 2)
+                def work(place: int, labeler: SimulatedLabeler) -> None:
+                    self.job.stop.raise_if_set()
+                    with LabelerClient(url, keys[labeler.name], labeler, book) as client:
+                        client.label_all()
+                        if single_turn:
+                            client.converse(single_turn[place % len(single_turn)], drafts=1 + place % 2)
 
-            futures = [pool.submit(work, place, labeler) for place, labeler in enumerate(workers)]
-            for done, future in enumerate(futures, start=1):
-                future.result()
-                bar.advance(done)
+                futures = [pool.submit(work, place, labeler) for place, labeler in enumerate(workers)]
+                try:
+                    for done, future in enumerate(futures, start=1):
+                        future.result()
+                        bar.advance(done)
+                finally:
+                    pool.shutdown(wait=False, cancel_futures=True)
+        finally:
+            for account in accounts.values():
+                for key in list_api_keys(self.store, account):
+                    revoke_api_key(self.store, key)
         bar.finish()
-        for account in accounts.values():
-            for key in list_api_keys(self.store, account):
-                revoke_api_key(self.store, key)
 
     def _asked(self, number: int) -> list[Prompt]:
         label = self.material.recipe.label
@@ -97,12 +115,3 @@ class FrontDoor:
             *self.material.judged_prompts("label", label.num_prompts, round=number),
             *self.material.judged_prompts("label-heldout", label.num_heldout_prompts, round=number),
         ]
-
-
-def round_seconds(before: float, started: float) -> float:
-    """Return the seconds worked so far, those before a kill included."""
-    return round(before + time.monotonic() - started, 3)
-
-
-def _single_turn(prompts: list[Prompt]) -> list[Prompt]:
-    return [prompt for prompt in prompts if len(prompt.messages) == 1]

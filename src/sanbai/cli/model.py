@@ -78,10 +78,13 @@ def lineage(name: str, workspace: Path, database: str, *, as_json: bool) -> None
     from dataclasses import asdict
 
     from sanbai.cli.stores import open_store
-    from sanbai.feedback.registry import model_lineage
+    from sanbai.feedback.registry import model_lineage, served
     from sanbai.feedback.snapshots import labels_of
 
     store = open_store(open_workspace(workspace, database))
+    deployment = served(store)
+    if name == "served" and deployment is not None:
+        name = deployment.model
     chain = model_lineage(store, name)
     for depth, model in enumerate(chain):
         snapshots = ", ".join(model.snapshots) or "no feedback"

@@ -9,7 +9,7 @@ from typing import Any
 from sanbai.cli.labeling import FrontDoor, simulated_accounts
 from sanbai.cli.stores import open_store, resolve_model
 from sanbai.evaluation.models import report_with_verdict
-from sanbai.feedback.registry import current_round, find_round, served
+from sanbai.feedback.registry import current_round, find_round, list_models, list_rounds, served
 from sanbai.feedback.store import Store
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.device import apply_compute
@@ -24,13 +24,24 @@ from sanbai.rounds.panel import split_panel, split_rankings
 from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.recipe import Recipe
 from sanbai.rounds.snapshot import read_snapshot_rankings
-from sanbai.rounds.turn import Ancestry, Outcome, is_decided, make_ancestry, register_ancestry, turn
+from sanbai.rounds.turn import (
+    Ancestry,
+    Asked,
+    Outcome,
+    find_ancestry,
+    is_decided,
+    make_ancestry,
+    register_ancestry,
+    turn,
+)
 from sanbai.serving.recipe import ServeRecipe
 
 #: The recipe that a workspace's first round was made by; later rounds follow it unless told otherwise.
 WORKSPACE_RECIPE = "recipe.json"
 #: What the record takes over from `evaluation.json`.
-SHOWN = ("models", "evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_tax", "few_shot", "worse")
+SHOWN = ("evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_tax", "few_shot", "worse")
+#: Sections that do not shape the models which all rounds share: a later round may have them otherwise.
+LATER = frozenset({"compute", "label", "reward", "ppo", "evaluate", "gate"})
 
 
 def run_recipe(job: Job, recipe: Recipe, serve: ServeRecipe, data: Path) -> dict[str, Any]:
@@ -40,39 +51,42 @@ def run_recipe(job: Job, recipe: Recipe, serve: ServeRecipe, data: Path) -> dict
 
         apply_compute(recipe.compute)
         return run_files(job, recipe, data)
-    return run_round(job, recipe, serve, simulated=True, number=1)
+    if data != Path():
+        raise UsageError(f'--data {data}: a recipe with material = "world" reads no files; leave it out')
+    return run_round(job, recipe, serve, num_asked=recipe.label.num_labelers, number=1)
 
 
-def run_round(job: Job, recipe: Recipe, serve: ServeRecipe, *, simulated: bool, number: int) -> dict[str, Any]:
+def run_round(job: Job, recipe: Recipe, serve: ServeRecipe, *, num_asked: int, number: int) -> dict[str, Any]:
     """Run or continue one round on the tiny world and return its record.
 
     Args:
         job: workspace, progress, stop signal.
         recipe: all stages.
         serve: settings of the loopback server that the simulated labelers answer through.
-        simulated: whether simulated labelers are asked, or only people's rows count.
+        num_asked: how many simulated labelers are asked; with 0 only what people say is new.
         number: of the round.
+
+    Raises:
+        UsageError: the workspace's models were made by another recipe, or the number of labelers does not fit.
     """
     apply_compute(recipe.compute)
     store = open_store(job.workspace)
     material = open_material(recipe, Path())
     if not isinstance(material, WorldMaterial):
-        raise UsageError('rounds with simulated labelers need material = "world"; `sanbai run start` runs files')
-    pipeline = Pipeline(job, recipe, material)
-    ancestry = make_ancestry(pipeline)
-    register_ancestry(store, ancestry)
+        raise UsageError('rounds need material = "world", whose program judges; `sanbai run start` runs files')
+    _check_recipe(job.workspace, store, recipe, number)
+    panel = split_panel([labeler.name for labeler in material.labelers], recipe.label)
+    asked = None
+    if num_asked:
+        chosen = panel.choose(num_asked, recipe.label)
+        accounts = simulated_accounts(store, chosen.everyone)
+        asked = Asked(chosen, accounts, FrontDoor(job, store, serve, material))
     if number == 1:
         write_json_atomic(job.workspace.root / WORKSPACE_RECIPE, recipe.model_dump(mode="json"))
-    panel = split_panel([labeler.name for labeler in material.labelers], recipe.label)
-    outcome = turn(
-        pipeline,
-        store,
-        ancestry,
-        round=number,
-        panel=panel,
-        accounts=simulated_accounts(store, panel) if simulated else {},
-        collect=FrontDoor(job, store, serve, material),
-    )
+    pipeline = Pipeline(job, recipe, material)
+    ancestry = find_ancestry(job.workspace, store) or make_ancestry(pipeline)
+    register_ancestry(store, ancestry)
+    outcome = turn(pipeline, store, ancestry, round=number, panel=panel, asked=asked)
     page = report_with_verdict(outcome.report, outcome.verdict.to_json())
     write_atomic(job.workspace.root / f"report-{number}.html", page)
     return _record(job.workspace, store, recipe, ancestry, outcome)
@@ -90,17 +104,46 @@ def workspace_recipe(workspace: Workspace) -> Recipe:
     return validate_recipe(Recipe, read_json(path), source=str(path))
 
 
+def _check_recipe(workspace: Workspace, store: Store, recipe: Recipe, number: int) -> None:
+    """Refuse, before any work, a recipe that would have made other models than those that stand.
+
+    Raises:
+        UsageError: some section differs.
+    """
+    if not list_models(store) or not (workspace.root / WORKSPACE_RECIPE).exists():
+        return
+    first = workspace_recipe(workspace)
+    fixed = [name for name in Recipe.model_fields if number == 1 or name not in LATER]
+    if changed := [name for name in fixed if getattr(first, name) != getattr(recipe, name)]:
+        raise UsageError(
+            f"{workspace.root}: its first models were made with another {', '.join(changed)}; "
+            "choose another --workspace, or give the recipe and seed of before"
+        )
+
+
 def evaluate_named(job: Job, names: Sequence[str]) -> tuple[Artifact, dict[str, Any]]:
-    """Evaluate models of the workspace by name, each against the one before it; return the report and its numbers."""
+    """Evaluate models of the workspace by name, each against the one before it; return the report and its numbers.
+
+    Prompts, reward model and held-out rankings are those of the newest round that was evaluated.
+
+    Raises:
+        UsageError: no round was evaluated yet, or a model is named twice.
+        UnknownNameError: no such model.
+    """
     recipe = workspace_recipe(job.workspace)
     apply_compute(recipe.compute)
     store = open_store(job.workspace)
+    if len(set(names)) < len(names):
+        raise UsageError(f"{' '.join(names)}: a model is named twice; name each once")
+    models = {name: resolve_model(store, job.workspace, name) for name in names}
+    evaluated = [known for known in list_rounds(store) if "report" in known.artifacts]
+    ancestry = find_ancestry(job.workspace, store)
+    if not evaluated or ancestry is None:
+        raise UsageError(f"{job.workspace.root}: no round was evaluated here yet; finish one with `sanbai round run`")
+    newest = evaluated[-1]
     material = WorldMaterial(recipe)
     pipeline = Pipeline(job, recipe, material)
-    ancestry = make_ancestry(pipeline)
-    models = {name: resolve_model(store, job.workspace, name) for name in names}
     panel = split_panel([labeler.name for labeler in material.labelers], recipe.label)
-    newest = find_round(store, max(1, current_round(store)))
     snapshot = job.workspace.load(newest.artifacts["snapshot"][-1])
     reward = resolve_model(store, job.workspace, f"reward-{newest.n}")
     heldout = split_rankings(read_snapshot_rankings(snapshot), panel).heldout
@@ -121,12 +164,8 @@ def _record(workspace: Workspace, store: Store, recipe: Recipe, ancestry: Ancest
         "round": outcome.round,
         "seed": recipe.seed,
         "workspace": str(workspace.root),
-        "seconds": _seconds(workspace, outcome),
-        **{
-            key: evaluation[key] for key in ("evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_tax")
-        },
-        "worse": evaluation["worse"],
-        "few_shot": evaluation["few_shot"],
+        "seconds": _seconds(workspace, store, outcome),
+        **{key: evaluation[key] for key in SHOWN},
         "verdict": outcome.verdict.to_json(),
         "served": deployment.model if deployment else "",
         "snapshot": {"artifact": outcome.snapshot.name, **outcome.snapshot.metrics},
@@ -139,8 +178,10 @@ def _record(workspace: Workspace, store: Store, recipe: Recipe, ancestry: Ancest
     }
 
 
-def _seconds(workspace: Workspace, outcome: Outcome) -> dict[str, float]:
+def _seconds(workspace: Workspace, store: Store, outcome: Outcome) -> dict[str, float]:
     """Return the time of every stage that the outcome came from, each once; round two does not count round one's."""
+    noted = find_round(store, outcome.round).artifacts
+    sampled = [workspace.load(noted[role][-1]) for role in ("tasks", "open_tasks") if role in noted]
     found: dict[str, Artifact] = {}
     waiting = [outcome.report]
     while waiting:
@@ -148,15 +189,13 @@ def _seconds(workspace: Workspace, outcome: Outcome) -> dict[str, float]:
         if artifact.name not in found:
             found[artifact.name] = artifact
             waiting.extend(workspace.load(str(name)) for name in artifact.manifest["parents"].values())
-    policy_parents = outcome.policy.manifest["parents"]
-    own = set(found)
+    own = list(found.values())
     if outcome.round > 1:
-        own = {outcome.report.name, outcome.policy.name, policy_parents["reward"], policy_parents["judge"]}
-    seconds = {str(found[name].manifest["stage"]): float(found[name].manifest["seconds"]) for name in sorted(own)}
-    seconds["snapshot"] = float(outcome.snapshot.manifest["seconds"])
-    for artifact in workspace.list("tasks"):
-        if artifact.manifest["parents"]["policy"] == policy_parents["start"]:
-            seconds["sample answers"] = float(artifact.manifest["seconds"])
+        parents = outcome.policy.manifest["parents"]
+        own = [outcome.report, outcome.policy, found[parents["reward"]], found[parents["judge"]]]
+    seconds = {
+        str(made.manifest["stage"]): float(made.manifest["seconds"]) for made in (*own, outcome.snapshot, *sampled)
+    }
     label = workspace.runs / f"label-{outcome.round}"
     if (label / "run.json").exists():
         seconds["label"] = float(read_run(label)["seconds"])

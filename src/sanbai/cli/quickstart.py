@@ -12,13 +12,13 @@ from sanbai.cli.options import json_option, open_job, open_workspace, print_reco
 
 @click.command(help="Make an assistant from nothing on the tiny world, then serve it.")
 @click.option("--seed", type=click.IntRange(0), default=None, help="Instead of the recipe's.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8300, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of the recipe's; 8300 if none says.")
 @click.option("--recipe", default="quickstart", show_default=True, help="A recipe file, or the name of one that ships.")
 @click.option("--no-serve", is_flag=True, help="End after the first round's report.")
 @workspace_options
 @json_option
 def command(
-    seed: int | None, port: int, recipe: str, workspace: Path, database: str, *, no_serve: bool, as_json: bool
+    seed: int | None, port: int | None, recipe: str, workspace: Path, database: str, *, no_serve: bool, as_json: bool
 ) -> None:
     """Run the whole recipe; give the command again to continue a stopped one."""
     from sanbai.cli.pipelines import run_recipe
@@ -26,8 +26,7 @@ def command(
     from sanbai.cli.serve import serve_workspace, take_port
 
     resolved, serve = read_recipe(find_recipe(recipe), seed=seed)
-    serve = serve.model_copy(update={"port": port})
-    listener = None if no_serve else take_port(serve)
+    listener = None if no_serve else take_port(serve, port)
     space = open_workspace(workspace, database)
     with open_job(space) as job:
         record = run_recipe(job, resolved, serve, Path())

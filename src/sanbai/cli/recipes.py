@@ -19,12 +19,12 @@ def find_recipe(name: str) -> Path:
     from sanbai.foundation.errors import UsageError
 
     path = Path(name)
-    if path.exists():
+    if path.is_file():
         return path
     package = Path(__file__).parent.parent
     for folder in (package / "recipes", package.parent.parent / "recipes"):
-        shipped = folder / f"{path.stem}.toml"
-        if shipped.exists():
+        shipped = folder / f"{name}.toml"
+        if path.name == name and shipped.is_file():
             return shipped
     raise UsageError(f"{name}: no such recipe, neither a file nor one that ships with Sanbai")
 

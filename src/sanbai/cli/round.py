@@ -35,7 +35,7 @@ def status(workspace: Path, database: str, *, as_json: bool) -> None:
 
 
 @command.command("run")
-@click.option("--simulated-labelers", type=click.IntRange(0), default=0, help="How many of them to ask beside people.")
+@click.option("--simulated-labelers", type=click.IntRange(0), default=0, help="How many to ask beside people.")
 @click.option("--recipe", default="", help="A recipe instead of the first round's.")
 @workspace_options
 @json_option
@@ -49,11 +49,8 @@ def run(simulated_labelers: int, recipe: str, workspace: Path, database: str, *,
     space = open_workspace(workspace, database)
     resolved, serve = read_recipe(find_recipe(recipe)) if recipe else (workspace_recipe(space), ServeRecipe())
     number = next_round(open_store(space))
-    if simulated_labelers:
-        label = resolved.label.model_copy(update={"num_labelers": simulated_labelers})
-        resolved = resolved.model_copy(update={"label": type(label).model_validate(label.model_dump())})
     with open_job(space) as job:
-        record = run_round(job, resolved, serve, simulated=simulated_labelers > 0, number=number)
+        record = run_round(job, resolved, serve, num_asked=simulated_labelers, number=number)
     click.echo(f"round {number} {record['verdict']['summary']}")
     click.echo(f"serving: {record['served']}; report: {record['report']}")
     if as_json:

@@ -77,11 +77,13 @@ def show(name: str, workspace: Path, database: str, *, as_json: bool) -> None:
     from sanbai.foundation.run import read_metrics, read_run
 
     space = open_workspace(workspace, database)
-    folders = [path for path in space.runs.iterdir() if path.name.startswith(name)]
-    if len(folders) != 1:
-        raise UnknownNameError(f"{name}: {len(folders)} runs begin so; see `sanbai run list`")
-    metrics = read_metrics(folders[0])
-    record = {"name": folders[0].name, **read_run(folders[0]), "last": metrics[-1] if metrics else {}}
+    folders = {path.parent.name: path.parent for path in space.runs.glob("*/run.json")}
+    found = [known for known in folders if known.startswith(name)]
+    if name not in folders and len(found) != 1:
+        raise UnknownNameError(f"{name}: {len(found)} runs begin so; see `sanbai run list`")
+    folder = folders[name if name in folders else found[0]]
+    metrics = read_metrics(folder)
+    record = {"name": folder.name, **read_run(folder), "last": metrics[-1] if metrics else {}}
     for key, value in record.items():
         click.echo(f"{key:<10} {value}")
     if as_json:

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 @click.command(help="Serve the chat app, the console and the OpenAI-compatible API.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8300, show_default=True)
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of the recipe's; 8300 if none says.")
 @click.option("--recipe", default="", help="Take the section [serve] of this recipe.")
 @workspace_options
-def command(port: int, recipe: str, workspace: Path, database: str) -> None:
+def command(port: int | None, recipe: str, workspace: Path, database: str) -> None:
     """Serve until stopped."""
     from sanbai.cli.recipes import find_recipe, read_recipe
     from sanbai.serving.recipe import ServeRecipe
 
     settings = read_recipe(find_recipe(recipe))[1] if recipe else ServeRecipe()
-    settings = settings.model_copy(update={"port": port})
-    serve_workspace(open_workspace(workspace, database), settings, take_port(settings))
+    listener = take_port(settings, port)
+    serve_workspace(open_workspace(workspace, database), settings, listener)
 
 
-def take_port(settings: ServeRecipe) -> socket.socket:
-    """Take the port before anything slow begins.
+def take_port(settings: ServeRecipe, port: int | None) -> socket.socket:
+    """Take a port, or the settings' where none is given, before anything slow begins.
 
     Raises:
         ResourceError: it is in use.
@@ -38,14 +38,14 @@ def take_port(settings: ServeRecipe) -> socket.socket:
     """
     from sanbai.serving.server import open_socket
 
-    return open_socket(settings.host, settings.port, allow_remote=settings.allow_remote)
+    return open_socket(settings.host, settings.port if port is None else port, allow_remote=settings.allow_remote)
 
 
 def serve_workspace(workspace: Workspace, settings: ServeRecipe, listener: socket.socket) -> None:
     """Serve a workspace until stopped, telling where and, at the first start, how to sign in."""
     from sanbai.cli.greeting import greet
     from sanbai.cli.stores import open_store
-    from sanbai.rounds.promotion import promote, rollback
+    from sanbai.rounds.promotion import promote
     from sanbai.serving.app import create_app
     from sanbai.serving.server import base_url_of, first_administrator, serve
 
@@ -56,7 +56,6 @@ def serve_workspace(workspace: Workspace, settings: ServeRecipe, listener: socke
         settings=settings,
         welcome=greet(workspace),
         promote=lambda number, reason, actor: promote(store, number, actor=actor, override_reason=reason),
-        rollback=lambda actor: _ignore(rollback(store, actor=actor)),
     )
     address = base_url_of(listener)
     click.echo(f"Sanbai serves on {address}", err=True)
@@ -65,7 +64,3 @@ def serve_workspace(workspace: Workspace, settings: ServeRecipe, listener: socke
     else:
         click.echo("Sign in with your password; `sanbai account sign-in admin` gives a new one-time sign-in.", err=True)
     serve(app, settings.host, settings.port, listener=listener)
-
-
-def _ignore(_: object) -> None:
-    """Drop a result that the caller has no use for."""

@@ -24,10 +24,11 @@ def open_store(workspace: Workspace) -> Store:
 
 
 def resolve_model(store: Store, workspace: Workspace, name: str) -> Artifact:
-    """Return a model's artifact by its registered name, its artifact's name, or `served`.
+    """Return a model's artifact by its registered name, its artifact's name, or `served`; its files are checked.
 
     Raises:
         UnknownNameError: nothing is called so.
+        ArtifactError: a file of it is damaged.
     """
     from sanbai.feedback.registry import list_models, served
     from sanbai.foundation.errors import UnknownNameError
@@ -37,7 +38,9 @@ def resolve_model(store: Store, workspace: Workspace, name: str) -> Artifact:
     if deployment is not None:
         names["served"] = names[deployment.model]
     try:
-        return workspace.load(names.get(name, name))
+        artifact = workspace.load(names.get(name, name))
     except UnknownNameError:
         known = ", ".join(names) or "none; `sanbai quickstart` makes some"
         raise UnknownNameError(f"{name}: no such model; known: {known}") from None
+    artifact.verify()
+    return artifact

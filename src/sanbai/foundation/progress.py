@@ -22,7 +22,7 @@ class TaskProgress(Protocol):
     def advance(self, step: int, **numbers: float) -> None:
         """Say that `step` of the total is reached, with the latest numbers (loss, reward, ...)."""
 
-    def finish(self, summary: str = "") -> None:
+    def finish(self) -> None:
         """Say that the stage is done."""
 
 
@@ -66,7 +66,7 @@ class _SilentTask:
     def advance(self, step: int, **numbers: float) -> None:
         pass
 
-    def finish(self, summary: str = "") -> None:
+    def finish(self) -> None:
         pass
 
 
@@ -105,8 +105,8 @@ class _LineTask:
             f"{self._name} step={step}/{self._total} rate={rate:.3g}/s left={left:.0f}s {_format(numbers)}".rstrip()
         )
 
-    def finish(self, summary: str = "") -> None:
-        self._view.say(f"{self._name} done seconds={time.monotonic() - self._started:.1f} {summary}".rstrip())
+    def finish(self) -> None:
+        self._view.say(f"{self._name} done seconds={time.monotonic() - self._started:.1f}")
 
 
 class BarProgress:
@@ -152,8 +152,6 @@ class _BarTask:
         rate = f"{(step - self._first_step) / seconds:.3g}/s" if seconds > 0 else ""
         self._rich.update(self._task, completed=step, rate=rate, numbers=_format(numbers))
 
-    def finish(self, summary: str = "") -> None:
+    def finish(self) -> None:
         total = self._rich.tasks[self._task].total or 0
         self._rich.update(self._task, completed=total)
-        if summary:
-            self._rich.update(self._task, numbers=summary)

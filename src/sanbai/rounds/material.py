@@ -27,8 +27,9 @@ from sanbai.world.prompts import Prompt as WorldPrompt
 from sanbai.world.prompts import prompts as world_prompts
 from sanbai.world.village import Village, make_village
 
-#: What prompts are for: answers to rank, answers to rank for measuring, practice, the final evaluation.
-Purpose = Literal["label", "label-heldout", "practise", "watch", "evaluate"]
+#: What prompts are for: answers that simulated labelers rank, that they rank for measuring, that people rank; practice;
+#: what the second judge watches; the final evaluation.
+Purpose = Literal["label", "label-heldout", "people", "practise", "watch", "evaluate"]
 
 
 class Material(Protocol):
@@ -174,7 +175,7 @@ class FilesMaterial:
 
         Half of the held-out ones are for watching, so that what practice is stopped by is not what it is measured by.
         """
-        if purpose in {"label", "practise"}:
+        if purpose in {"label", "people", "practise"}:
             rankings = [*self.preferences.training, *self.preferences.judge]
         else:
             rankings = self.preferences.heldout

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sanbai.data.rankings import Ranking
+from sanbai.foundation.errors import DataError, UsageError
 from sanbai.foundation.seeds import python_random
 from sanbai.rounds.tasks import LabelRecipe, Task
 
@@ -26,6 +27,27 @@ class Panel:
     def everyone(self) -> tuple[str, ...]:
         """All names."""
         return (*self.training, *self.judge, *self.heldout)
+
+    def choose(self, num: int, recipe: LabelRecipe) -> Panel:
+        """Return `num` of the labelers, from each group its share and enough to do its work.
+
+        Who is left out stays in their group: the whole panel sorts the rankings of all rounds.
+
+        Raises:
+            UsageError: more than there are, or too few for three groups.
+        """
+        total = len(self.everyone)
+
+        def sizes(wanted: int) -> tuple[int, int, int]:
+            judge = -(-wanted * len(self.judge) // total)
+            heldout = max(recipe.rankings_per_heldout_prompt, -(-wanted * len(self.heldout) // total))
+            return wanted - judge - heldout, judge, heldout
+
+        fewest = next(wanted for wanted in range(1, total + 1) if sizes(wanted)[0] >= 1)
+        if not fewest <= num <= total:
+            raise UsageError(f"{num} simulated labelers; wanted {fewest} to {total}, so that no group is empty")
+        training, judge, heldout = sizes(num)
+        return Panel(self.training[:training], self.judge[:judge], self.heldout[:heldout])
 
     def assign(self, task: Task, recipe: LabelRecipe, *, seed: int) -> tuple[str, ...]:
         """Return who ranks a task: one of the first and one of the second group, or several of the third."""
@@ -49,6 +71,19 @@ class RankingsByUse:
     training: list[Ranking]
     judge: list[Ranking]
     heldout: list[Ranking]
+
+    def check(self) -> None:
+        """Make sure that a round can be run on them.
+
+        Raises:
+            DataError: one of the three uses has no ranking.
+        """
+        uses = {"the reward model": self.training, "the second judge": self.judge, "measuring": self.heldout}
+        if missing := [use for use, rankings in uses.items() if not rankings]:
+            raise DataError(
+                f"no rankings for {' nor for '.join(missing)}; rank some answers at /label (people's rankings teach "
+                "the reward model), and give --simulated-labelers 40 for the rest"
+            )
 
 
 def split_rankings(rankings: Iterable[Ranking], panel: Panel) -> RankingsByUse:

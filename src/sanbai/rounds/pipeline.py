@@ -117,7 +117,8 @@ class Pipeline:
                 )
             }
 
-        return self._run("demonstrations", "demonstrations", "world", self._source_sections(), {}, 1, build)
+        inputs = {"num_demonstrations": str(self.recipe.num_demonstrations)}
+        return self._run("demonstrations", "demonstrations", "world", self._source_sections(), {}, 1, build, inputs)
 
     def supervised(self, base: Artifact, shards: Artifact, demonstrations: Artifact) -> Artifact:
         """Fine-tune the base model on the demonstrations."""
@@ -144,26 +145,36 @@ class Pipeline:
         return self._run("model", "supervise", "training", sections, parents, num_steps, build)
 
     def tasks(self, policy: Artifact, *, round: int) -> Artifact:  # noqa: A002 - the field's own word
-        """Sample the answers that labelers of a round rank."""
+        """Sample the answers that simulated labelers of a round rank."""
+        recipe = self.recipe.label
+        wanted: dict[Purpose, int] = {"label": recipe.num_prompts, "label-heldout": recipe.num_heldout_prompts}
+        return self._sample("sample answers", policy, wanted, round=round)
+
+    def open_tasks(self, policy: Artifact, *, round: int) -> Artifact:  # noqa: A002
+        """Sample the answers that people may rank before a round."""
+        return self._sample("sample open answers", policy, {"people": self.recipe.label.num_open_prompts}, round=round)
+
+    def _sample(self, name: str, policy: Artifact, wanted: Mapping[Purpose, int], *, round: int) -> Artifact:  # noqa: A002
         recipe = self.recipe.label
 
         def build(stage: Stage) -> Mapping[str, Any]:
+            asked = {purpose: self.material.prompts(purpose, num, round=round) for purpose, num in wanted.items()}
             return sample_tasks(
                 stage,
                 recipe,
                 model=load_language_model(policy.path),
                 tokenizer=load_tokenizer(policy),
-                prompts=self.material.prompts("label", recipe.num_prompts, round=round),
-                heldout_prompts=self.material.prompts("label-heldout", recipe.num_heldout_prompts, round=round),
+                prompts=[prompt for purpose, found in asked.items() for prompt in found if purpose != "label-heldout"],
+                heldout_prompts=asked.get("label-heldout", []),
             )
 
         return self._run(
             "tasks",
-            "sample answers",
+            name,
             "generation",
             self._source_sections("label", "compute"),
             {"policy": policy},
-            num_task_steps(recipe),
+            num_task_steps(recipe, sum(wanted.values())),
             build,
             inputs={"round": str(round)},
         )
@@ -194,10 +205,12 @@ class Pipeline:
                 demonstrations=_short_demonstrations(demonstrations, tokenizer, max_tokens=recipe.max_response_tokens),
             )
 
-        sections = self._with_compute(reward=recipe, label=self.recipe.label)
+        sections = self._with_compute(reward=recipe)
         parents = {"supervised": supervised, "snapshot": snapshot, "demonstrations": demonstrations}
         num_prompts = len({canonical_json(list(ranking.messages)) for ranking in rankings})
-        return self._run("model", name, "training", sections, parents, num_reward_steps(recipe, num_prompts), build)
+        num_steps = num_reward_steps(recipe, num_prompts)
+        inputs = {"rankings": _digest(rankings)}
+        return self._run("model", name, "training", sections, parents, num_steps, build, inputs)
 
     def policy(
         self,
@@ -258,7 +271,8 @@ class Pipeline:
         """Evaluate models side by side on held-out prompts and text, and the reward model on held-out labelers.
 
         Args:
-            models: name -> artifact, in the order of their making; `base` is asked by transcript, it knows no roles.
+            models: name -> artifact, in the order of their making; a base model is asked by transcript, it knows no
+                roles.
             shards: their validation split is read.
             reward: the round's reward model.
             rankings: of held-out labelers.
@@ -268,7 +282,7 @@ class Pipeline:
 
         material = self.material
         if not isinstance(material, WorldMaterial):
-            raise UsageError("only the tiny world has a program that judges; evaluate files with `sanbai evaluate`")
+            raise UsageError('only material = "world" has a program that judges; `sanbai run start` reports on files')
 
         def build(stage: Stage) -> Mapping[str, Any]:
             tokenizer = load_tokenizer(reward)
@@ -298,7 +312,7 @@ class Pipeline:
             "report",
             "evaluate",
             "evaluation",
-            self._source_sections("evaluate", "compute"),
+            self._source_sections("evaluate", "label", "compute"),
             {**models, "shards": shards, "reward": reward},
             STEPS_A_MODEL * len(models) + 1,
             build,
@@ -319,7 +333,7 @@ class Pipeline:
 
     def _contestant(self, name: str, artifact: Artifact, tokenizer: Tokenizer) -> Contestant:
         model = load_language_model(artifact.path)
-        asked_by = transcript_contestant if name == "base" else chat_contestant
+        asked_by = transcript_contestant if artifact.manifest["stage"] == "pretrain" else chat_contestant
         room = model.config.max_positions - self.recipe.evaluate.sampling.max_new_tokens
         return asked_by(name, model, tokenizer, max_prompt_tokens=room)
 

@@ -228,7 +228,7 @@ def report_files(
 
 def _contestant(name: str, artifact: Artifact, tokenizer: Tokenizer, recipe: Recipe) -> Contestant:
     model = load_language_model(artifact.path)
-    asked_by = transcript_contestant if name == "base" else chat_contestant
+    asked_by = transcript_contestant if artifact.manifest["stage"] == "pretrain" else chat_contestant
     room = model.config.max_positions - recipe.evaluate.sampling.max_new_tokens
     # The reward models have read no longer prompts.
     return asked_by(name, model, tokenizer, max_prompt_tokens=min(room, recipe.reward.max_prompt_tokens))

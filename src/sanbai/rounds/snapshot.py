@@ -15,7 +15,6 @@ from sanbai.data.rankings import Ranking, read_rankings
 from sanbai.feedback.snapshots import Snapshot, freeze, record_snapshot
 from sanbai.feedback.store import Store
 from sanbai.foundation.artifacts import Artifact
-from sanbai.foundation.errors import DataError
 from sanbai.foundation.files import JsonlWriter, canonical_json
 from sanbai.foundation.stage import Job, Stage, run_stage
 
@@ -23,14 +22,8 @@ FILES = ("rankings", "thumbs", "draft_choices", "conversations", "demonstrations
 
 
 def freeze_snapshot(job: Job, store: Store, *, seed: int, round: int) -> Artifact:  # noqa: A002 - the field's word
-    """Freeze what may be used of rounds up to this one, and remember which rows went in.
-
-    Raises:
-        DataError: nobody has ranked anything that may be used.
-    """
+    """Freeze what may be used of rounds up to this one, and remember which rows went in."""
     snapshot = freeze(store, up_to_round=round)
-    if not snapshot.rankings:
-        raise DataError("no rankings to train on; rank some answers at /label, or give --simulated-labelers 40")
     content = {name: getattr(snapshot, name) for name in FILES}
 
     def build(stage: Stage) -> Mapping[str, Any]:

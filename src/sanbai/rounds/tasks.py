@@ -42,8 +42,10 @@ class LabelRecipe(RecipeSection):
     """How the answers are drawn."""
     batch_size: int = Field(default=108, ge=1)
     """Answers drawn at a time; a killed run loses at most one chunk of them."""
+    num_open_prompts: int = Field(default=50, ge=0)
+    """Prompts that the model which serves after a round answers for people to rank at /label."""
     num_labelers: int = Field(default=40, ge=4)
-    """Simulated labelers, when they are asked for."""
+    """Simulated labelers there are; `sanbai round run` says how many of them are asked."""
     num_judge_labelers: int = Field(default=8, ge=1)
     """Of these, the ones that only the second judge is trained on."""
     num_heldout_labelers: int = Field(default=8, ge=2)
@@ -145,9 +147,9 @@ def sample_tasks(
     }
 
 
-def num_task_steps(recipe: LabelRecipe) -> int:
-    """Return the chunks that `sample_tasks` works through."""
-    return -(-(recipe.num_prompts + recipe.num_heldout_prompts) // _chunk_prompts(recipe))
+def num_task_steps(recipe: LabelRecipe, num_prompts: int) -> int:
+    """Return the chunks in which `sample_tasks` works through so many prompts."""
+    return -(-num_prompts // _chunk_prompts(recipe))
 
 
 def read_tasks(path: Path) -> Iterator[Task]:

@@ -1,6 +1,7 @@
 """One turn of the wheel: ask, freeze, train, evaluate, judge, promote or refuse.
 
-Every state is a row in the registry, written once; a killed round goes on where it was when the same command is given.
+Every state is a row in the registry, written once, and every artifact is noted there when it is made: a killed round
+goes on where it was when the same command is given again, and keeps what it has, whatever people said meanwhile.
 """
 
 from __future__ import annotations
@@ -29,18 +30,31 @@ from sanbai.feedback.registry import (
 from sanbai.feedback.store import Store
 from sanbai.feedback.tasks import LabelTask, add_tasks
 from sanbai.foundation.artifacts import Artifact
-from sanbai.foundation.errors import UsageError
+from sanbai.foundation.errors import UnknownNameError, UsageError
 from sanbai.foundation.files import read_json
+from sanbai.foundation.workspace import Workspace
 from sanbai.rounds.gate import Verdict, decide
-from sanbai.rounds.panel import Panel, split_rankings
+from sanbai.rounds.panel import Panel, RankingsByUse, split_rankings
 from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.snapshot import freeze_snapshot, read_snapshot_rankings
-from sanbai.rounds.tasks import read_tasks
+from sanbai.rounds.tasks import Task, read_tasks
 
 GATE = "gate"
 
-#: Round, accounts of the simulated labelers -> their answers are in the store when it returns.
-Collect = Callable[[int, Mapping[str, Account]], None]
+
+@dataclass(frozen=True)
+class Asked:
+    """The simulated labelers who are asked in a round.
+
+    Attributes:
+        panel: who they are, by group.
+        accounts: theirs, by name.
+        collect: is given the round's number and the accounts; their answers are in the store when it returns.
+    """
+
+    panel: Panel
+    accounts: Mapping[str, Account]
+    collect: Callable[[int, Mapping[str, Account]], None]
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,26 @@ def make_ancestry(pipeline: Pipeline) -> Ancestry:
     return Ancestry(tokenizer, shards, demonstrations, base, supervised)
 
 
+def find_ancestry(workspace: Workspace, store: Store) -> Ancestry | None:
+    """Return what the first round has registered, whichever version of the program made it; None before that.
+
+    Raises:
+        ArtifactError: a file of it is damaged.
+    """
+    known = {model.name: model.artifact for model in list_models(store)}
+    if "supervised" not in known:
+        return None
+    try:
+        supervised = workspace.load(known["supervised"])
+        parents = {role: workspace.load(name) for role, name in supervised.manifest["parents"].items()}
+        tokenizer = workspace.load(parents["base"].manifest["parents"]["tokenizer"])
+    except UnknownNameError:
+        return None  # deleted, perhaps on our own advice: the same recipe makes it anew
+    for artifact in (supervised, tokenizer, *parents.values()):
+        artifact.verify()
+    return Ancestry(tokenizer, parents["shards"], parents["demonstrations"], parents["base"], supervised)
+
+
 def register_ancestry(store: Store, ancestry: Ancestry) -> None:
     """Name the first models, and let the supervised one serve until a policy passes the gate.
 
@@ -109,8 +143,7 @@ def turn(
     *,
     round: int,  # noqa: A002 - the field's own word
     panel: Panel,
-    accounts: Mapping[str, Account],
-    collect: Collect,
+    asked: Asked | None = None,
 ) -> Outcome:
     """Run one round and let the gate decide.
 
@@ -119,81 +152,118 @@ def turn(
         store: feedback, registry.
         ancestry: the models of round one.
         round: its number; an unfinished one is continued.
-        panel: groups of the simulated labelers.
-        accounts: simulated labelers' accounts by name; empty where only people answer.
-        collect: waits until the simulated labelers have answered.
+        panel: all simulated labelers by group; whoever is not among them is a person.
+        asked: those who rank new answers in this round; None where only what is in the store counts.
 
     Raises:
-        DataError: nobody has ranked anything.
+        DataError: a use of rankings has none.
         Interrupted: asked to stop; everything so far is saved.
     """
-    history = _History(store, round)
-    history.enter("open")
-    start = history.start_model()
+    record = _Record(store, pipeline.job.workspace, round)
+    record.enter("open")
+    start = record.start_model()
     serving = pipeline.job.workspace.load(start.artifact)
-    if accounts:
-        ask(pipeline, store, serving, round=round, model=start.name, panel=panel, accounts=accounts)
-        if not history.has("snapshot"):
-            collect(round, accounts)
+    serving.verify()
 
-    history.enter("snapshot")
-    snapshot = freeze_snapshot(pipeline.job, store, seed=pipeline.recipe.seed, round=round)
-    add_round_artifact(store, round, "snapshot", snapshot.name)
+    snapshot = record.find("snapshot") or _freeze(pipeline, store, record, start, panel, asked)
 
-    history.enter("training")
+    record.enter("training")
     rankings = split_rankings(read_snapshot_rankings(snapshot), panel)
-    common = (ancestry.supervised, snapshot, ancestry.demonstrations)
-    reward = pipeline.reward("reward", *common, rankings.training)
-    judge = pipeline.reward("judge", *common, rankings.judge)
-    policy = pipeline.policy(serving, reward, judge, ancestry.shards, round=round)
-    frozen = (snapshot.name,)
-    add_model(store, RegisteredModel(f"reward-{round}", "reward", reward.name, "supervised", round, frozen))
-    add_model(store, RegisteredModel(f"judge-{round}", "reward", judge.name, "supervised", round, frozen))
-    add_model(store, RegisteredModel(f"policy-{round}", "policy", policy.name, start.name, round, frozen))
+    reward, policy = _train(pipeline, store, ancestry, record, start, snapshot, rankings)
 
-    history.enter("evaluating")
+    record.enter("evaluating")
     contestants = {"base": ancestry.base} if round == 1 else {}
     contestants |= {"supervised" if round == 1 else "served": serving, "ppo": policy}
-    report = pipeline.report(contestants, ancestry.shards, reward, rankings.heldout, round=round)
-    add_round_artifact(store, round, "report", report.name)
+    report = record.once(
+        "report", lambda: pipeline.report(contestants, ancestry.shards, reward, rankings.heldout, round=round)
+    )
 
     first_report = report if round == 1 else _first_report(pipeline, store)
     verdict = judge_report(pipeline, report, first_report)
-    history.enter("gated", reason=verdict.summary, verdict=verdict.to_json())
+    record.enter("gated", reason=verdict.summary, verdict=verdict.to_json())
     if not is_decided(find_round(store, round)):
         if verdict.promote:
             serve(store, f"policy-{round}", round=round, actor=GATE, reason=verdict.summary)
         else:
-            add_round_event(store, round, RoundEvent("refused", GATE, verdict.summary))
+            record.enter("refused", reason=verdict.summary)
+    _offer(pipeline, store, record)
     return Outcome(round, policy, report, snapshot, verdict)
 
 
-def ask(
+def _freeze(
+    pipeline: Pipeline, store: Store, record: _Record, start: RegisteredModel, panel: Panel, asked: Asked | None
+) -> Artifact:
+    """Have the simulated labelers answer, then freeze what everybody said.
+
+    Raises:
+        DataError: a use of rankings has none; the round may be run again once there are some.
+    """
+    if asked is not None:
+        _ask(pipeline, store, record, start, asked)
+        asked.collect(record.number, asked.accounts)
+    record.enter("snapshot")
+    snapshot = freeze_snapshot(pipeline.job, store, seed=pipeline.recipe.seed, round=record.number)
+    split_rankings(read_snapshot_rankings(snapshot), panel).check()
+    return record.once("snapshot", lambda: snapshot)
+
+
+def _train(
     pipeline: Pipeline,
     store: Store,
-    policy: Artifact,
-    *,
-    round: int,  # noqa: A002
-    model: str,
-    panel: Panel,
-    accounts: Mapping[str, Account],
-) -> None:
+    ancestry: Ancestry,
+    record: _Record,
+    start: RegisteredModel,
+    snapshot: Artifact,
+    rankings: RankingsByUse,
+) -> tuple[Artifact, Artifact]:
+    """Make and name the round's reward model, second judge and policy; return the first and the last."""
+    number, frozen = record.number, (snapshot.name,)
+    common = (ancestry.supervised, snapshot, ancestry.demonstrations)
+    reward = record.once("reward", lambda: pipeline.reward("reward", *common, rankings.training))
+    judge = record.once("judge", lambda: pipeline.reward("judge", *common, rankings.judge))
+    serving = pipeline.job.workspace.load(start.artifact)
+    policy = record.once("policy", lambda: pipeline.policy(serving, reward, judge, ancestry.shards, round=number))
+    add_model(store, RegisteredModel(f"reward-{number}", "reward", reward.name, "supervised", number, frozen))
+    add_model(store, RegisteredModel(f"judge-{number}", "reward", judge.name, "supervised", number, frozen))
+    add_model(store, RegisteredModel(f"policy-{number}", "policy", policy.name, start.name, number, frozen))
+    return reward, policy
+
+
+def _ask(pipeline: Pipeline, store: Store, record: _Record, start: RegisteredModel, asked: Asked) -> None:
     """Sample answers from the serving policy and give them to the simulated labelers; doing it twice adds nothing."""
-    sampled = pipeline.tasks(policy, round=round)
+    policy = pipeline.job.workspace.load(start.artifact)
+    sampled = record.once("tasks", lambda: pipeline.tasks(policy, round=record.number))
     tasks, assignees = [], {}
     for task in read_tasks(sampled.file("tasks.jsonl.gz")):
-        names = panel.assign(task, pipeline.recipe.label, seed=pipeline.recipe.seed)
-        row = LabelTask(
-            messages=task.messages,
-            responses=task.responses,
-            prompt_kind=task.kind,
-            origins=(model,) * len(task.responses),
-            round=round,
-            overlap=len(names),
-        )
+        names = asked.panel.assign(task, pipeline.recipe.label, seed=pipeline.recipe.seed)
+        row = _label_task(task, start.name, round=record.number, overlap=len(names))
         tasks.append(row)
-        assignees[row.id] = [accounts[name] for name in names]
+        assignees[row.id] = [asked.accounts[name] for name in names]
     add_tasks(store, tasks, assignees=assignees)
+
+
+def _offer(pipeline: Pipeline, store: Store, record: _Record) -> None:
+    """Lay answers of the model that serves now before people, to be ranked at /label before the next round."""
+    if not pipeline.recipe.label.num_open_prompts:
+        return
+    deployment = served(store)
+    assert deployment is not None, "the supervised model serves before the first round"
+    policy = pipeline.job.workspace.load(find_model(store, deployment.model).artifact)
+    following = record.number + 1
+    sampled = record.once("open_tasks", lambda: pipeline.open_tasks(policy, round=following))
+    tasks = read_tasks(sampled.file("tasks.jsonl.gz"))
+    add_tasks(store, [_label_task(task, deployment.model, round=following, overlap=1) for task in tasks])
+
+
+def _label_task(task: Task, model: str, *, round: int, overlap: int) -> LabelTask:  # noqa: A002
+    return LabelTask(
+        messages=task.messages,
+        responses=task.responses,
+        prompt_kind=task.kind,
+        origins=(model,) * len(task.responses),
+        round=round,
+        overlap=overlap,
+    )
 
 
 def judge_report(pipeline: Pipeline, report: Artifact, first_report: Artifact) -> Verdict:
@@ -216,8 +286,7 @@ def judge_report(pipeline: Pipeline, report: Artifact, first_report: Artifact) -
 
 
 def _first_report(pipeline: Pipeline, store: Store) -> Artifact:
-    first = next(known for known in list_rounds(store) if known.n == 1)
-    return pipeline.job.workspace.load(first.artifacts["report"][-1])
+    return pipeline.job.workspace.load(find_round(store, 1).artifacts["report"][-1])
 
 
 def is_decided(known: Round) -> bool:
@@ -226,30 +295,43 @@ def is_decided(known: Round) -> bool:
     return "gated" in states and len(states) > states.index("gated") + 1
 
 
-class _History:
-    """A round's states in the registry, each entered once."""
+class _Record:
+    """A round in the registry: its states, each entered once, and its artifacts by role, each made once."""
 
-    def __init__(self, store: Store, number: int) -> None:
-        self._store, self._number = store, number
-
-    def has(self, state: RoundState) -> bool:
-        return any(event.state == state for event in self._events())
+    def __init__(self, store: Store, workspace: Workspace, number: int) -> None:
+        self.number = number
+        self._store, self._workspace = store, workspace
 
     def enter(self, state: RoundState, *, reason: str = "", verdict: Mapping[str, Any] | None = None) -> None:
         """Write the state unless it was entered before."""
-        if not self.has(state):
-            add_round_event(self._store, self._number, RoundEvent(state, GATE, reason, verdict or {}))
+        known = next((one for one in list_rounds(self._store) if one.n == self.number), None)
+        if known is None or state not in {event.state for event in known.events}:
+            add_round_event(self._store, self.number, RoundEvent(state, GATE, reason, verdict or {}))
+
+    def find(self, role: str) -> Artifact | None:
+        """Return the artifact that was noted for a role, its files checked; None where there is none any more."""
+        for name in reversed(find_round(self._store, self.number).artifacts.get(role, ())):
+            if (self._workspace.artifacts / name).exists():
+                artifact = self._workspace.load(name)
+                artifact.verify()
+                return artifact
+        return None
+
+    def once(self, role: str, make: Callable[[], Artifact]) -> Artifact:
+        """Return the artifact that was noted for a role, or make and note it."""
+        if (found := self.find(role)) is not None:
+            return found
+        artifact = make()
+        add_round_artifact(self._store, self.number, role, artifact.name)
+        return artifact
 
     def start_model(self) -> RegisteredModel:
         """Return the model that served when the round was opened: a continued round starts from the same one."""
-        noted = find_round(self._store, self._number).artifacts.get("start")
+        noted = find_round(self._store, self.number).artifacts.get("start")
         if noted is None:
             deployment = served(self._store)
             assert deployment is not None, "the supervised model serves before the first round"
             model = find_model(self._store, deployment.model)
-            add_round_artifact(self._store, self._number, "start", model.artifact)
+            add_round_artifact(self._store, self.number, "start", model.artifact)
             return model
         return next(model for model in list_models(self._store) if model.artifact == noted[0])
-
-    def _events(self) -> tuple[RoundEvent, ...]:
-        return next((known.events for known in list_rounds(self._store) if known.n == self._number), ())
