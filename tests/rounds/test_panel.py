@@ -2,8 +2,11 @@
 
 from collections import Counter
 
+import pytest
+
 from sanbai.data.rankings import Ranking
-from sanbai.rounds.panel import split_panel, split_rankings
+from sanbai.foundation.errors import DataError, UsageError
+from sanbai.rounds.panel import RankingsByUse, split_panel, split_rankings
 from sanbai.rounds.tasks import LabelRecipe, Task
 
 NAMES = [f"labeler-{number:02d}" for number in range(40)]
@@ -52,3 +55,34 @@ def test_people_train_and_heldout_labelers_never_do() -> None:
     assert [one.labeler for one in split.training] == [NAMES[0], "ada"]
     assert [one.labeler for one in split.judge] == [NAMES[25]]
     assert [one.labeler for one in split.heldout] == [NAMES[39]]
+
+
+@pytest.mark.parametrize("num", range(7, 41))
+def test_fewer_labelers_are_taken_from_every_group_and_stay_in_theirs(num: int) -> None:
+    panel = split_panel(NAMES, RECIPE)
+    chosen = panel.choose(num, RECIPE)
+    assert len(chosen.everyone) == num
+    assert len(chosen.heldout) >= RECIPE.rankings_per_heldout_prompt
+    assert chosen.training
+    assert chosen.judge
+    for group in ("training", "judge", "heldout"):
+        assert set(getattr(chosen, group)) <= set(getattr(panel, group))
+    assert chosen.assign(task(1, heldout=True), RECIPE, seed=1)
+
+
+def test_all_of_them_are_the_panel_itself() -> None:
+    panel = split_panel(NAMES, RECIPE)
+    assert panel.choose(40, RECIPE) == panel
+
+
+@pytest.mark.parametrize("num", [1, 6, 41])
+def test_a_number_that_leaves_a_group_empty_or_exceeds_them_is_refused(num: int) -> None:
+    with pytest.raises(UsageError, match=f"{num} simulated labelers; wanted 7 to 40"):
+        split_panel(NAMES, RECIPE).choose(num, RECIPE)
+
+
+def test_a_use_without_rankings_is_named_with_what_to_do() -> None:
+    some = [ranking("ada")]
+    RankingsByUse(some, some, some).check()
+    with pytest.raises(DataError, match=r"no rankings for the second judge; .* --simulated-labelers 40"):
+        RankingsByUse(some, [], some).check()
