@@ -43,6 +43,18 @@ def test_every_command_has_help(name: str) -> None:
         (("model", "show", "nobody"), 2, "nobody: no such model; known: none"),
         (("round", "promote", "7"), 2, "round 7: no such round"),
         (("round", "run"), 2, "no round was made here yet; start with `sanbai quickstart`"),
+        (("round", "run", "--recipe", "real"), 2, 'rounds need material = "world"'),
+        (("round", "run", "--recipe", "quickstart", "--simulated-labelers", 5), 2, "5 simulated labelers; wanted 7 to"),
+        (("round", "rollback"), 2, "nothing to roll back to"),
+        (("run", "start", "quickstart", "--data", "/"), 2, "reads no files; leave it out"),
+        (("run", "start", "elsewhere/quickstart"), 2, "elsewhere/quickstart: no such recipe"),
+        (("run", "show", "nothing"), 2, "nothing: 0 runs begin so"),
+        (("train", "pretrain", "real", "--data", "nowhere"), 1, "nowhere/"),
+        (("generate", "hello"), 2, "served: no such model; known: none"),
+        (("chat", "--model", "nobody"), 2, "nobody: no such model; known: none"),
+        (("evaluate", "base"), 2, "no round was made here yet"),
+        (("tokenizer", "encode", "hello"), 2, "served: no such model"),
+        (("model", "lineage", "served"), 2, "served: no such model"),
         (("account", "key", "nobody"), 2, "nobody: no such account"),
     ],
 )
@@ -74,3 +86,12 @@ def test_a_port_in_use_is_one_line_before_any_work(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert "choose another --port" in refused.stderr.splitlines()[-1]
     assert not (tmp_path / "workspace").exists()
+
+
+def test_the_tiny_world_is_not_written_where_there_is_no_folder(tmp_path: Path) -> None:
+    refused = run("data", "world", tmp_path / "nowhere" / "world.jsonl", "--megabytes", 0.01)
+    assert refused.returncode == 2
+    assert "nowhere: no such folder" in refused.stderr
+    written = run("data", "world", tmp_path / "world.jsonl", "--megabytes", 0.01)
+    assert written.returncode == 0, written.stderr
+    assert (tmp_path / "world.jsonl").read_text().count("\n") > 10

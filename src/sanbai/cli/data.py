@@ -41,11 +41,14 @@ def build(recipe: str, data: Path, workspace: Path, database: str, *, as_json: b
 @click.option("--megabytes", type=click.FloatRange(0.001, 1000), default=20.0, show_default=True)
 def world(out: Path, seed: int, megabytes: float) -> None:
     """Write documents of the tiny world to OUT (.jsonl or .jsonl.gz), the truth about their dirt in `planted`."""
+    from sanbai.foundation.errors import UsageError
     from sanbai.foundation.files import JsonlWriter, explain_disk_errors
     from sanbai.world.documents import documents
     from sanbai.world.recipe import WorldRecipe
     from sanbai.world.village import make_village
 
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"{out.parent}: no such folder; make it, or name another place for {out.name}")
     village = make_village(seed, WorldRecipe())
     count = 0
     with explain_disk_errors(out), JsonlWriter(out) as writer:
