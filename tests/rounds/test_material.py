@@ -74,9 +74,7 @@ def test_the_best_possible_accuracy_lies_between_chance_and_certainty_and_passes
     ]
     best = WORLD.best_possible_accuracy(rankings)
     assert 0.5 < best < 1
-    stranger = Ranking(
-        "r", ({"role": "user", "content": "Unasked"},), ("a", "b"), ((0,), (1,)), names[0].name
-    )
+    stranger = Ranking("r", ({"role": "user", "content": "Unasked"},), ("a", "b"), ((0,), (1,)), names[0].name)
     assert WORLD.best_possible_accuracy([*rankings, stranger]) == best
 
 

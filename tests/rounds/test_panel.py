@@ -36,6 +36,15 @@ def test_training_tasks_go_to_one_labeler_of_each_training_group_and_all_get_a_s
     assert min(counts.values()) > 40  # 83 expected, deviation 9
 
 
+def test_a_recipe_may_ask_several_of_each_group() -> None:
+    panel = split_panel(NAMES, RECIPE)
+    recipe = LabelRecipe(rankings_per_prompt=3, judge_rankings_per_prompt=2)
+    names = panel.assign(task(1, heldout=False), recipe, seed=1)
+    assert len(set(names) & set(panel.training)) == 3
+    assert len(set(names) & set(panel.judge)) == 2
+    assert len(names) == 5
+
+
 def test_heldout_tasks_go_to_several_different_heldout_labelers() -> None:
     panel = split_panel(NAMES, RECIPE)
     for number in range(50):

@@ -50,11 +50,13 @@ class Panel:
         return Panel(self.training[:training], self.judge[:judge], self.heldout[:heldout])
 
     def assign(self, task: Task, recipe: LabelRecipe, *, seed: int) -> tuple[str, ...]:
-        """Return who ranks a task: one of the first and one of the second group, or several of the third."""
+        """Return who ranks a task: as many of the first two groups, or of the third, as the recipe asks for."""
         generator = python_random(seed, "assign", task.id)
         if task.heldout:
             return tuple(sorted(generator.sample(self.heldout, recipe.rankings_per_heldout_prompt)))
-        return (generator.choice(self.training), generator.choice(self.judge))
+        training = generator.sample(self.training, recipe.rankings_per_prompt)
+        judge = generator.sample(self.judge, recipe.judge_rankings_per_prompt)
+        return (*sorted(training), *sorted(judge))
 
 
 def split_panel(names: Sequence[str], recipe: LabelRecipe) -> Panel:

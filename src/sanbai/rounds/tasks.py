@@ -50,6 +50,10 @@ class LabelRecipe(RecipeSection):
     """Of these, the ones that only the second judge is trained on."""
     num_heldout_labelers: int = Field(default=8, ge=2)
     """Of these, the ones that no model is trained on."""
+    rankings_per_prompt: int = Field(default=1, ge=1)
+    """Simulated labelers who rank the same training prompt for the reward model; InstructGPT's were ranked by one."""
+    judge_rankings_per_prompt: int = Field(default=1, ge=1)
+    """The same for the second judge."""
     rankings_per_heldout_prompt: int = Field(default=4, ge=2)
     """Held-out labelers who rank the same held-out prompt: their agreement is the yardstick."""
 
@@ -59,8 +63,14 @@ class LabelRecipe(RecipeSection):
             raise ValueError(f"min_answers {self.min_answers} exceeds max_answers {self.max_answers}")
         if self.num_judge_labelers + self.num_heldout_labelers >= self.num_labelers:
             raise ValueError("num_judge_labelers and num_heldout_labelers leave no labeler to train on")
-        if self.rankings_per_heldout_prompt > self.num_heldout_labelers:
-            raise ValueError("rankings_per_heldout_prompt exceeds num_heldout_labelers")
+        num_training = self.num_labelers - self.num_judge_labelers - self.num_heldout_labelers
+        for name, wanted, found in (
+            ("rankings_per_prompt", self.rankings_per_prompt, num_training),
+            ("judge_rankings_per_prompt", self.judge_rankings_per_prompt, self.num_judge_labelers),
+            ("rankings_per_heldout_prompt", self.rankings_per_heldout_prompt, self.num_heldout_labelers),
+        ):
+            if wanted > found:
+                raise ValueError(f"{name} {wanted} exceeds the {found} labelers of its group")
         return self
 
 
