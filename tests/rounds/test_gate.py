@@ -14,6 +14,7 @@ def judge(
     axes: dict[str, Estimate] | None = None,
     kinds: dict[str, Estimate] | None = None,
     bits: float = 1.0,
+    setbacks: tuple[str, ...] = (),
 ) -> Verdict:
     everything_level = {"helpful": FLAT, "honest": FLAT, "harmless": FLAT}
     return decide(
@@ -23,6 +24,7 @@ def judge(
         kinds={"chat": FLAT, **(kinds or {})},
         bits_per_byte=bits,
         reference_bits_per_byte=1.0,
+        setbacks=setbacks,
     )
 
 
@@ -41,13 +43,13 @@ def test_the_lower_end_of_the_win_rate_must_lie_above_one_half(low: float, promo
 def test_an_axis_that_is_surely_worse_refuses(high: float, promoted: bool) -> None:
     verdict = judge(axes={"honest": Estimate(-0.05, -0.1, high, 600)})
     assert verdict.promote is promoted
-    assert verdict.worse == (() if promoted else ("honest -0.050",))
 
 
-def test_a_kind_that_is_surely_a_little_worse_is_named_but_does_not_refuse() -> None:
-    verdict = judge(kinds={"rewrite": Estimate(-0.06, -0.09, -0.03, 80)})
+def test_a_kind_that_is_surely_a_little_worse_is_named_once_but_does_not_refuse() -> None:
+    setback = "rewrite: gold utility -0.060"
+    verdict = judge(kinds={"rewrite": Estimate(-0.06, -0.09, -0.03, 80)}, setbacks=(setback, "chat: honest -0.110"))
     assert verdict.promote
-    assert verdict.summary == "promoted (worse: rewrite -0.060)"
+    assert verdict.summary == f"promoted (worse: {setback}; chat: honest -0.110)"
 
 
 def test_a_kind_that_is_surely_much_worse_refuses_and_says_so() -> None:

@@ -2,7 +2,7 @@
 
 A pure function of the measured differences. It refuses when the win rate is not surely above one half, when an axis
 (helpful, honest, harmless) is surely worse, when a kind of prompt is surely worse by more than the recipe allows, or
-when the language model underneath was damaged. Every kind and axis that is surely worse is named, refused or not.
+when the language model underneath was damaged. What the evaluation found to be worse is named, refused or not.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Verdict:
     Attributes:
         promote: whether the policy may serve.
         checks: every condition, in order.
-        worse: axes and kinds that are worse beyond their interval, failed or not, and every setback.
+        worse: every setback of the evaluation, in words, failed or not.
     """
 
     promote: bool
@@ -59,7 +59,7 @@ class Verdict:
         """One sentence: promoted or refused, and why."""
         failed = [f"{check.name} {check.found}, wanted {check.wanted}" for check in self.checks if not check.passed]
         decision = "promoted" if self.promote else "refused: " + "; ".join(failed)
-        return decision + (f" (worse: {', '.join(self.worse)})" if self.worse else "")
+        return decision + (f" (worse: {'; '.join(self.worse)})" if self.worse else "")
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as it stands in the registry and the report."""
@@ -74,7 +74,7 @@ def decide(
     kinds: Mapping[str, Estimate],
     bits_per_byte: float,
     reference_bits_per_byte: float,
-    setbacks: Sequence[str] = (),
+    setbacks: Sequence[str],
 ) -> Verdict:
     """Judge a new policy against the one that serves.
 
@@ -85,7 +85,7 @@ def decide(
         kinds: kind of prompt -> paired difference of gold utility, new minus serving.
         bits_per_byte: of the new policy on held-out text.
         reference_bits_per_byte: of round one's supervised model on the same text.
-        setbacks: what fell by more than ten points on some kind, in words, whatever its interval; named too.
+        setbacks: in words, what is worse beyond its interval or fell far on some kind (`evaluation.compare.setbacks`).
     """
     rise = bits_per_byte / reference_bits_per_byte - 1
     checks = [
@@ -104,8 +104,7 @@ def decide(
             f"at most {recipe.max_bits_per_byte_rise:+.0%}",
         ),
     ]
-    worse = [f"{name} {difference.mean:+.3f}" for name, difference in {**axes, **kinds}.items() if difference.high < 0]
-    return Verdict(all(check.passed for check in checks), tuple(checks), (*worse, *setbacks))
+    return Verdict(all(check.passed for check in checks), tuple(checks), tuple(setbacks))
 
 
 def _not_worse(name: str, difference: Estimate, allowed_drop: float) -> Check:
