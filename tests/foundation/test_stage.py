@@ -171,6 +171,33 @@ def test_two_processes_do_not_make_the_same_artifact_at_once(job: Job) -> None:
     worker.join()
 
 
+def test_an_artifact_that_lost_its_manifest_is_refused_before_any_work(job: Job) -> None:
+    (make(job, count_to_six).path / "manifest.json").unlink()
+    with pytest.raises(ArtifactError, match=r"not an artifact: .* delete .* and give the command again"):
+        make(job, lambda stage: pytest.fail("worked for nothing"))
+
+
+def test_a_file_in_a_folder_of_the_artifact_is_kept_and_checked(job: Job) -> None:
+    def draw(stage: Stage) -> dict[str, float]:
+        (stage.folder / "plots").mkdir()
+        (stage.folder / "plots" / "loss.svg").write_text("<svg/>")
+        return count_to_six(stage)
+
+    assert make(job, draw).file("plots/loss.svg").read_text() == "<svg/>"
+
+
+def test_the_clock_of_a_run_sums_its_executions(job: Job) -> None:
+    with pytest.raises(RuntimeError):
+        make(job, lambda stage: count_to_six(stage, fail_at=4))
+    (folder,) = job.workspace.runs.iterdir()
+    before = read_run(folder)
+    assert before["state"] == "failed"
+    make(job, count_to_six)
+    after = read_run(folder)
+    assert after["seconds"] > before["seconds"] > 0
+    assert after["started"] == before["started"]
+
+
 def test_a_folder_without_a_manifest_is_no_artifact(job: Job) -> None:
     (job.workspace.artifacts / "model-000000000000").mkdir()
     with pytest.raises(ArtifactError, match="not an artifact"):
