@@ -95,3 +95,12 @@ def test_a_use_without_rankings_is_named_with_what_to_do() -> None:
     RankingsByUse(some, some, some).check()
     with pytest.raises(DataError, match=r"no rankings for the second judge; .* --simulated-labelers 40"):
         RankingsByUse(some, [], some).check()
+
+
+def test_several_rankings_a_prompt_need_more_labelers() -> None:
+    recipe = LabelRecipe(rankings_per_prompt=3, judge_rankings_per_prompt=2)
+    panel = split_panel(NAMES, recipe)
+    with pytest.raises(UsageError, match="wanted 9 to 40"):
+        panel.choose(8, recipe)
+    chosen = panel.choose(9, recipe)
+    assert len(chosen.assign(task(1, heldout=False), recipe, seed=1)) == 5

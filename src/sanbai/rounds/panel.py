@@ -39,13 +39,13 @@ class Panel:
         total = len(self.everyone)
 
         def sizes(wanted: int) -> tuple[int, int, int]:
-            judge = -(-wanted * len(self.judge) // total)
+            judge = max(recipe.judge_rankings_per_prompt, -(-wanted * len(self.judge) // total))
             heldout = max(recipe.rankings_per_heldout_prompt, -(-wanted * len(self.heldout) // total))
             return wanted - judge - heldout, judge, heldout
 
-        fewest = next(wanted for wanted in range(1, total + 1) if sizes(wanted)[0] >= 1)
+        fewest = next(wanted for wanted in range(1, total + 1) if sizes(wanted)[0] >= recipe.rankings_per_prompt)
         if not fewest <= num <= total:
-            raise UsageError(f"{num} simulated labelers; wanted {fewest} to {total}, so that no group is empty")
+            raise UsageError(f"{num} simulated labelers; wanted {fewest} to {total}, so that no group is too small")
         training, judge, heldout = sizes(num)
         return Panel(self.training[:training], self.judge[:judge], self.heldout[:heldout])
 
