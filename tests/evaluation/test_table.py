@@ -18,11 +18,12 @@ def test_rows_stand_in_the_order_of_making_with_a_win_rate_against_the_one_befor
     assert rows[2].cells[4].interval == "0.839–0.863"
 
 
-def test_the_terminal_shows_figures_and_intervals() -> None:
+def test_a_terminal_of_80_columns_shows_every_figure_and_interval_whole() -> None:
     out = io.StringIO()
-    Console(file=out, width=130).print(terminal_table(EVALUATION))
-    for expected in ("Practised", "68.0 %", "[65.0–71.0]", "[56.8–62.4]", "600 held-out prompts"):
+    Console(file=out, width=80).print(terminal_table(EVALUATION, seconds={"ppo": 233.4}))
+    for expected in ("Practised", "68.0 %", "65.0–71.0", "56.8–62.4", "0.839–0.863", "3:53", "600 held-out prompts"):
         assert expected in out.getvalue()
+    assert "…" not in out.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,7 @@ def _record(workspace: Workspace, store: Store, recipe: Recipe, ancestry: Ancest
         "workspace": str(workspace.root),
         "seconds": _seconds(workspace, store, outcome),
         **{key: evaluation[key] for key in SHOWN},
+        "samples": read_json(outcome.report.file("samples.json")),
         "verdict": outcome.verdict.to_json(),
         "served": deployment.model if deployment else "",
         "snapshot": {"artifact": outcome.snapshot.name, **outcome.snapshot.metrics},

@@ -40,10 +40,21 @@ def command(
 def _show(record: dict[str, Any]) -> None:
     """Print the table, the sample conversations and the verdict to standard error: talk, not the result."""
     from rich.console import Console
+    from rich.markup import escape
 
     from sanbai.evaluation.table import terminal_table
+    from sanbai.evaluation.theme import model_label
 
-    console = Console(stderr=True)
-    console.print(terminal_table(record))
-    console.print(f"The gate {record['verdict']['summary']}; {record['served']} serves.", highlight=False)
-    console.print(f"The whole report: {record['report']}", highlight=False)
+    console = Console(stderr=True, highlight=False)
+    stages = {"base": "pretrain", "supervised": "supervise", "ppo": "ppo"}
+    console.print(terminal_table(record, seconds={model: record["seconds"][stage] for model, stage in stages.items()}))
+    for sample in record["samples"]:
+        console.print(f"\n[bold]{escape(sample['messages'][-1]['content'])}[/bold]")
+        for model, answer in sample["answers"].items():
+            console.print(f"  [dim]{model_label(model):<11}[/dim]{escape(answer['answer'])}")
+    verdict = record["verdict"]
+    console.print(f"\nThe gate {'promotes' if verdict['promote'] else 'refuses'} the practised model.")
+    for check in verdict["checks"]:
+        if not check["passed"]:
+            console.print(f"  {check['name']} {check['found']}, wanted {check['wanted']}", markup=False)
+    console.print(f"{record['served']} serves. The whole report: {record['report']}")

@@ -62,20 +62,21 @@ def model_rows(evaluation: Mapping[str, Any], *, seconds: Mapping[str, float] | 
 
 
 def terminal_table(evaluation: Mapping[str, Any], *, seconds: Mapping[str, float] | None = None) -> Table:
-    """Return the table for a terminal, intervals beneath their figures."""
-    rows = model_rows(evaluation, seconds=seconds)
+    """Return the table for a terminal of 80 columns, intervals beneath their figures."""
+    times = {name: f"{int(spent) // 60}:{int(spent) % 60:02d}" for name, spent in (seconds or {}).items()}
     asked = next(iter(evaluation["evaluation"].values()))["helpful"]["n"]
     table = Table(
         box=box.SIMPLE_HEAD,
-        caption=f"{asked} held-out prompts; 95 % intervals in brackets; win rate against the row above, ties half",
+        caption=f"{asked} held-out prompts, 95 % intervals; win rate against the row above, ties half",
         caption_justify="left",
         pad_edge=False,
+        padding=0,
     )
     table.add_column("", style="bold", no_wrap=True)
     for heading in HEADINGS:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(row.label, *(_stacked(cell) for cell in row.cells))
+        table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    for row in model_rows(evaluation):
+        table.add_row(row.label, *(_stacked(cell) for cell in row.cells[:-1]), times.get(row.name, "–"))
     return table
 
 
@@ -102,5 +103,4 @@ def duration(seconds: float) -> str:
 
 
 def _stacked(cell: Cell) -> str:
-    # Rich would read [ ] as markup; the interval's brackets are escaped.
-    return f"{cell.figure}\n[dim]\\[{cell.interval}][/dim]" if cell.interval else cell.figure
+    return f"{cell.figure}\n[dim]{cell.interval}[/dim]" if cell.interval else cell.figure
