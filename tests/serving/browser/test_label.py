@@ -9,6 +9,7 @@ from tests.serving.browser.site import Site
 
 from sanbai.feedback import schema
 from sanbai.feedback.accounts import Account
+from sanbai.feedback.consent import find_consent
 from sanbai.feedback.tasks import LabelTask, add_tasks
 
 pytestmark = pytest.mark.browser
@@ -196,3 +197,12 @@ def test_question_mark_shows_the_keys_and_g_the_guidelines(page: Page, site: Sit
     expect(page.get_by_test_id("standing-A")).to_have_text("not ranked yet")
     page.keyboard.press("g")
     expect(page.get_by_test_id("guidelines").get_by_text("Harmless", exact=True)).to_be_visible()
+
+
+def test_the_console_asks_whether_rankings_may_train(page: Page, site: Site, labeler: Account) -> None:
+    give(site, labeler)
+    open_console(page, site)
+    assert find_consent(site.store, labeler) is None
+    page.get_by_test_id("consent-yes").click()
+    expect(page.get_by_test_id("consent")).to_have_count(0)
+    assert find_consent(site.store, labeler) is True

@@ -1,13 +1,13 @@
 // @ts-check
 // The chat page: the sidebar, the conversation and the field, put together.
 import { ApiError, get, sentence } from "../shared/api.js";
+import { CHAT_TEXT, consentBanner } from "../shared/consent.js";
 import { isCovered } from "../shared/dialog.js";
 import { byId, fill, h, takesText } from "../shared/dom.js";
 import { icon } from "../shared/icon.js";
 import { notify } from "../shared/notice.js";
 import { loadSession } from "../shared/session.js";
 import { Composer } from "./composer.js";
-import { consentBanner } from "./consent.js";
 import { Conversation } from "./conversation.js";
 import { askReason } from "./reaction.js";
 import { Sidebar } from "./sidebar.js";
@@ -201,7 +201,7 @@ byId("thread").before(h("div", { id: "welcome" }));
 fill(
   byId("foot"),
   toEnd,
-  consentBanner(),
+  consentBanner(CHAT_TEXT),
   composer.element,
   h("p", { class: "caution" }, "It can be wrong. Check what matters."),
 );

@@ -1,6 +1,7 @@
 // @ts-check
 // The labeler's console: one task after another.
 import { get, idempotencyKey, post, sentence } from "../shared/api.js";
+import { consentBanner, LABEL_TEXT } from "../shared/consent.js";
 import { show } from "../shared/dialog.js";
 import { byId, fill, h } from "../shared/dom.js";
 import { icon } from "../shared/icon.js";
@@ -200,5 +201,7 @@ enableKeyboard({
 });
 
 fillTopbar(byId("topbar"), progress, help);
+const consent = consentBanner(LABEL_TEXT);
+if (consent) desk.before(consent);
 fill(bar, undo, h("label", { class: "check" }, notRankable, "Cannot be ranked"), hint, send);
 await next();
