@@ -146,7 +146,7 @@ def test_trap_25_killed_twice_it_ends_in_the_same_bits(
     tokenizer: Tokenizer,
     items: EncodedItems,
 ) -> None:
-    recipe = RECIPE.model_copy(update={"learning_rate": 1e-2})
+    recipe = RECIPE.model_copy(update={"learning_rate": 3e-2})
     results: dict[str, tuple[dict[str, Any], list[float]]] = {}
 
     def train(stage: Stage) -> None:

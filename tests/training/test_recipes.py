@@ -53,7 +53,7 @@ OTHER_REWARD: dict[str, Any] = {
     "warmup_steps": 0,
     "validation_share": 0.4,
     "max_prompt_tokens": 8,
-    "max_response_tokens": 2,
+    "max_response_tokens": 3,
     "evaluate_steps": 1,
     "optimizer": OptimizerRecipe(epsilon=1e-2),
 }

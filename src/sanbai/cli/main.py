@@ -64,7 +64,7 @@ def main() -> None:
     """Run the command line; every error is one line, and the exit code says whose fault it was."""
     debug = "--debug" in sys.argv
     try:
-        cli(standalone_mode=False)
+        sys.exit(cli(standalone_mode=False))  # click returns the code of an `Exit`, and None of a command
     except SanbaiError as error:
         if debug:
             traceback.print_exc()
@@ -73,8 +73,6 @@ def main() -> None:
     except click.exceptions.Abort:
         click.echo("sanbai: interrupted", err=True)
         sys.exit(130)
-    except click.exceptions.Exit as leaving:
-        sys.exit(leaving.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

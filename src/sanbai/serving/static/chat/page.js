@@ -20,7 +20,7 @@ await loadSession();
 
 const room = byId("scroll");
 const narrow = matchMedia("(max-width: 860px)");
-const title = h("h1", { class: "room-title", "data-testid": "room-title" });
+const title = h("h1", { class: "room-title", "data-testid": "room-title" }, "New chat");
 const servedModel = h("span", { class: "pill", hidden: true, "data-testid": "served-model" });
 const toEnd = endButton(icon("below"));
 
@@ -75,7 +75,7 @@ function draw() {
   if (!isEmpty) byId("welcome")?.replaceChildren();
   thread.draw(steps);
   composer.setAnswering(conversation.isAnswering);
-  title.textContent = conversation.title || (isEmpty ? "New chat" : "");
+  title.textContent = conversation.title || "New chat";
   document.title = conversation.title ? `${conversation.title} · Sanbai` : "Sanbai";
 }
 
