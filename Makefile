@@ -16,7 +16,8 @@ quickstart: $(VENV)/.core ## make an assistant from nothing on the tiny world, t
 setup: $(VENV)/.test ## make .venv and install the package, editable, with its test extra
 
 test: setup browser check ## lint, types, import layers and tests
-	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not long and not browser" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "browser and not long"
 
 check: setup ## lint, types and import layers
 	$(BIN)/ruff check .
@@ -29,7 +30,8 @@ fix: setup ## mend what the linters can mend
 	$(BIN)/ruff format .
 
 check-long: setup browser ## everything `make test` runs, and the long tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not browser" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m browser
 
 reference: setup ## write docs/reference from the recipe's section classes
 	$(BIN)/python docs/reference/generate.py

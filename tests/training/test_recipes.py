@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,7 +114,10 @@ def test_trap_28_every_field_of_the_reward_model_changes_the_run(
     tokenizer: Tokenizer,
     demonstrations: list[Conversation],
 ) -> None:
-    rankings = labeled(24)
+    # The first answer of each is twice as long as the others: a limit can tell them apart.
+    rankings = [
+        replace(one, responses=(f"{one.responses[0]} {one.responses[0]}", *one.responses[1:])) for one in labeled(24)
+    ]
 
     def trace(name: str, recipe: RewardRecipe) -> str:
         stage = open_stage(name)
