@@ -4,7 +4,7 @@ Training and encoding are Hugging Face `tokenizers`; the pattern that cuts text 
 single digits, punctuation, line breaks), so that numbers are read digit by digit.
 
 A text is encoded with one space before it, and decoded without: a name that opens an answer is then the same token as
-the name in the middle of the question, which a small model need not learn twice (as SentencePiece's dummy prefix). The
+the name in the middle of the question, which a small model need not learn twice (SentencePiece does the same). The
 space is the normaliser's in `tokenizer.json`; a tokenizer from elsewhere without it is used as it is.
 
 **Reserved ids and text.** `tokenizers` finds the markers of special tokens inside text unless `encode_special_tokens`
