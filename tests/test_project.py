@@ -19,10 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 LOCK_FILES = re.compile(
     r"(uv|poetry|pdm|Pipfile|conda|yarn|Cargo)[.-]lock.*|pylock.*\.toml|package-lock\.json|pnpm-lock.*"
 )
-REGISTRY = re.compile(
-    r"https?://[^\s\"'<>)]*(pypi\.org|pythonhosted\.org|npmjs\.(com|org)|anaconda\.org|crates\.io|rubygems\.org)"
-    r"|--(extra-)?(index-url|find-links)"
-)
+REGISTRY = re.compile(r"https?://[^\s\"'<>)]*(/simple/|registry|/packages/)|--(extra-)?(index-url|find-links)")
 MACHINE_PATH = re.compile(r"(?<![\w.~*-])/(home|Users|root|work|opt|mnt|scratch)/\w|[A-Z]:\\\\?Users")
 
 
@@ -71,6 +68,7 @@ def test_no_lock_file_is_committed() -> None:
 @pytest.mark.parametrize(
     ("pattern", "text"),
     [
+        (REGISTRY, "see https:" + "//mirror.example/simple/torch"),
         (REGISTRY, "pip install -" + "-index-url x"),
         (MACHINE_PATH, "in /" + "home/someone/project"),
         (LOCK_FILES, "uv.lock"),
