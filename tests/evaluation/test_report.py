@@ -118,7 +118,10 @@ def test_one_model_alone_still_makes_a_page() -> None:
         "win_rate": {},
         "by_kind": {"chat": {"base": MODELS["base"], "win_rate": {}}},
     }
-    outline(report_html(alone, samples=[], figures=draw_figures(alone, {})))
+    page = report_html(alone, samples=[], figures=draw_figures(alone, {}))
+    assert outline(page).open == []
+    assert "Base" in page
+    assert "Supervised" not in page
 
 
 @pytest.mark.parametrize(

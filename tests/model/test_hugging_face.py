@@ -196,4 +196,6 @@ def test_a_tied_matrix_that_was_stored_twice_loads(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    load_language_model(tmp_path)
+    loaded = load_language_model(tmp_path)
+    assert torch.equal(loaded.head_weight, tensors["model.embed_tokens.weight"])
+    assert loaded.head_weight is loaded.trunk.token_embedding.weight

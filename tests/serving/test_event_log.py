@@ -79,3 +79,4 @@ def test_a_reader_whose_loop_has_ended_does_not_stop_the_writer() -> None:
 
     run(leave())
     log.append("done", {}, last=True)
+    assert [event.kind for event in run(collect(log)) if event] == ["done"]

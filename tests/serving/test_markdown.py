@@ -142,6 +142,6 @@ def test_links_open_elsewhere_and_tell_nothing() -> None:
     assert 'target="_blank"' in html
 
 
-def test_deep_nesting_does_not_cost_a_second() -> None:
+def test_deep_nesting_is_rendered_and_harmless() -> None:
     for text in (">" * 3000 + "x", "[" * 3000, "*" * 5000 + "x", "- " * 2000 + "x", "(" * 5000 + "`" * 999):
         check_harmless(render_markdown(text))

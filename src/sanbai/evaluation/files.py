@@ -24,14 +24,14 @@ from sanbai.evaluation.compression import Compression
 from sanbai.evaluation.divergence import response_divergence
 from sanbai.evaluation.files_figures import draw_files_figures
 from sanbai.evaluation.files_report import files_report_html
-from sanbai.evaluation.models import NUM_SAMPLES_SHOWN, Context
+from sanbai.evaluation.models import NUM_SAMPLES_SHOWN, Context, write_report
 from sanbai.evaluation.practice import accuracy_record, answer, practice_record, score_answers
 from sanbai.evaluation.readers import HeldOutText, model_bits, ngram_bits, reading_record, xz_bits
 from sanbai.evaluation.recipe import EvaluateRecipe
 from sanbai.evaluation.tax import alignment_tax
 from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import DataError
-from sanbai.foundation.files import read_json, write_atomic, write_json_atomic
+from sanbai.foundation.files import read_json, write_json_atomic
 from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Stage
 from sanbai.model.heads import LanguageModel
@@ -136,7 +136,9 @@ def evaluate_files(
     samples = pieces.once(
         "samples", partial(_samples, recipe, contestants, held_out.prompts, seed=derive_seed(stage.seed, "practice"))
     )
-    _write_report(stage, evaluation, samples, context)
+    figures = draw_files_figures(evaluation, context.series)
+    page = files_report_html(evaluation, samples=samples, figures=figures, seconds=context.seconds, facts=context.facts)
+    write_report(stage, evaluation, samples, context, figures=figures, page=page)
     pieces.step()
     return _means(evaluation)
 
@@ -277,21 +279,6 @@ def _samples(
         }
         for number, prompt in enumerate(shown)
     ]
-
-
-def _write_report(
-    stage: Stage, evaluation: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], context: Context
-) -> None:
-    write_json_atomic(stage.folder / "evaluation.json", evaluation)
-    write_json_atomic(stage.folder / "samples.json", samples)
-    shown = {"series": context.series, "seconds": context.seconds, "facts": context.facts}
-    write_json_atomic(stage.folder / "context.json", shown)
-    figures = draw_files_figures(evaluation, context.series)
-    (stage.folder / "plots").mkdir(exist_ok=True)
-    for figure in figures:
-        write_atomic(stage.folder / "plots" / f"{figure.name}.svg", figure.svg)
-    page = files_report_html(evaluation, samples=samples, figures=figures, seconds=context.seconds, facts=context.facts)
-    write_atomic(stage.folder / "report.html", page)
 
 
 def _means(evaluation: Mapping[str, Any]) -> dict[str, float]:

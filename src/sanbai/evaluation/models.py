@@ -30,7 +30,7 @@ from sanbai.evaluation.answers import (
 from sanbai.evaluation.compare import Comparison, compare, setbacks
 from sanbai.evaluation.divergence import response_divergence
 from sanbai.evaluation.few_shot import ChoiceTask, FewShotScores, score_choices
-from sanbai.evaluation.figures import draw_figures
+from sanbai.evaluation.figures import Figure, draw_figures
 from sanbai.evaluation.language import HeldOutDocument, bits_per_byte_of, document_bits
 from sanbai.evaluation.plots import Rows
 from sanbai.evaluation.recipe import EvaluateRecipe
@@ -140,7 +140,9 @@ def evaluate_models(
         {name: results.answers for name, results in measured.items()},
         recipe.sample_tasks,
     )
-    _write_report(stage, evaluation, samples, context)
+    figures = draw_figures(evaluation, context.series)
+    page = report_html(evaluation, samples=samples, figures=figures, seconds=context.seconds, facts=context.facts)
+    write_report(stage, evaluation, samples, context, figures=figures, page=page)
     stage.run.record(STEPS_A_MODEL * len(contestants) + 1)
     return {
         **{
@@ -331,18 +333,23 @@ def _divergence(
     )
 
 
-def _write_report(
-    stage: Stage, evaluation: Mapping[str, Any], samples: Sequence[Mapping[str, Any]], context: Context
+def write_report(
+    stage: Stage,
+    evaluation: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]],
+    context: Context,
+    *,
+    figures: Sequence[Figure],
+    page: str,
 ) -> None:
+    """Write the files of a report's artifact: numbers, samples, context, plots and the page."""
     write_json_atomic(stage.folder / "evaluation.json", evaluation)
     write_json_atomic(stage.folder / "samples.json", samples)
     shown = {"series": context.series, "seconds": context.seconds, "facts": context.facts}
     write_json_atomic(stage.folder / "context.json", shown)
-    figures = draw_figures(evaluation, context.series)
     (stage.folder / "plots").mkdir(exist_ok=True)
     for figure in figures:
         write_atomic(stage.folder / "plots" / f"{figure.name}.svg", figure.svg)
-    page = report_html(evaluation, samples=samples, figures=figures, seconds=context.seconds, facts=context.facts)
     write_atomic(stage.folder / "report.html", page)
 
 
