@@ -19,7 +19,7 @@ from sanbai.world.lexicon import (
 )
 from sanbai.world.names import CHINESE_NAMES, FAMILIES, PETS
 from sanbai.world.outings import draw_outing
-from sanbai.world.prose import Writer, all_names
+from sanbai.world.prose import Writer
 from sanbai.world.tasks.arithmetic import draw_terms, total
 from sanbai.world.tasks.task import Scene, pronoun
 from sanbai.world.village import Person
@@ -77,7 +77,7 @@ def write_diary(scene: Scene) -> str:
     """Two days in the first or the third person."""
     parts = []
     for _ in range(2):
-        outing = draw_outing(scene, all_names(scene.village))
+        outing = draw_outing(scene, tuple(CHINESE_NAMES))
         who = "我" if scene.chance(0.5) else CHINESE_NAMES[outing.hero]
         sentences = [
             f"{who}在{PLACES[outing.meeting]}遇见了{CHINESE_NAMES[outing.friend]}。",
@@ -94,7 +94,7 @@ def write_diary(scene: Scene) -> str:
 def write_dialogue(scene: Scene) -> str:
     """Two people ask and tell about a third."""
     person = scene.choose(scene.village.people())
-    asker, teller = scene.sample(all_names(scene.village), 2)
+    asker, teller = scene.sample(tuple(CHINESE_NAMES), 2)
     lines = []
     for attribute in scene.sample(_known(scene, person), 3):
         lines.append(f"{CHINESE_NAMES[asker]}:{_QUESTIONS[attribute].format(who=person.chinese)}")

@@ -6,7 +6,7 @@ import random
 import string
 
 from sanbai.world.lexicon import FOODS, INSULTS, THINGS
-from sanbai.world.names import FAMILIES, MEN, WOMEN
+from sanbai.world.names import FAMILIES, FIRST_NAMES
 
 BOILERPLATE = (
     "Home | News | Market | Contact",
@@ -42,7 +42,7 @@ def gibberish(generator: random.Random) -> str:
 
 def with_contact(generator: random.Random, text: str) -> tuple[str, tuple[str, ...]]:
     """Add a sentence with an invented e-mail address or telephone number; return the text and the address or number."""
-    name = generator.choice([*WOMEN, *MEN]).lower()
+    name = generator.choice(FIRST_NAMES).lower()
     if generator.random() < 0.5:
         family = generator.choice(list(FAMILIES)).lower()
         contact = f"{name}{generator.choice(('.', '_', ''))}{family}@{generator.choice(DOMAINS)}"

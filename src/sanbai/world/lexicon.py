@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from sanbai.world.names import MEN, PETS, WOMEN
+from sanbai.world.names import FIRST_NAMES, PETS
 
 TRADES = {
     "baker": "面包师", "smith": "铁匠", "miller": "磨坊主", "teacher": "老师", "weaver": "织工", "farmer": "农夫",
@@ -138,7 +138,7 @@ def join(words: list[str] | tuple[str, ...]) -> str:
 def category(name: str) -> dict[str, str]:
     """Return every way to write a value of the category, in lower case, with the value it stands for."""
     if name == "person":
-        return {person.lower(): person for person in (*WOMEN, *MEN)}
+        return {person.lower(): person for person in FIRST_NAMES}
     if name == "pet":
         return {pet.lower(): pet for pet in PETS}
     if name == "relation":

@@ -1,12 +1,21 @@
-"""First names with their Chinese forms; villagers and strangers are drawn from here, each name once."""
+"""First names: of villagers, with their Chinese forms, and of people from elsewhere; each stands for one person.
+
+There are many more names than villagers, since a model learns to copy a name out of its prompt when names are many and
+each is rare; of few, it learns the names (Chan et al. 2022, arXiv:2205.05055).
+"""
 
 from __future__ import annotations
 
 
 def pairs(text: str) -> dict[str, str]:
     """Read `name form name form ...`."""
-    words = text.split()
-    return dict(zip(words[::2], words[1::2], strict=True))
+    read = text.split()
+    return dict(zip(read[::2], read[1::2], strict=True))
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Read `name name ...`."""
+    return tuple(text.split())
 
 
 WOMEN = pairs(
@@ -25,6 +34,30 @@ MEN = pairs(
     "Tobias 托比亚斯 Vincent 文森特 Anton 安东 Boris 鲍里斯 Daniel 丹尼尔 Erik 埃里克 Frank 弗兰克 "
     "Gustav 古斯塔夫 Henry 亨利 Igor 伊戈尔 Klaus 克劳斯 Noah 诺亚"
 )
+WOMEN_FROM_ELSEWHERE = words(
+    "Ada Adele Amelia Amy Andrea Angela Annika Astrid Audrey Barbara Beate Berta Bianca Birgit Brenda Camilla Carla "
+    "Carmen Caroline Catherine Cecily Charlotte Chloe Claudia Cora Dagmar Daphne Deborah Delia Denise Doris Dorothy "
+    "Edna Elaine Eleanor Elena Elise Eliza Elsa Emily Erika Esther Eunice Evelyn Fanny Fiona Frances Frieda Gabriela "
+    "Georgia Gerda Gisela Gloria Gwen Harriet Heidi Helen Henrietta Ilse Imogen Ines Inga Irene Irma Isabel Jana "
+    "Janet Jasmin Jenny Jessica Johanna Josephine Judith Karin Katja Katrin Leonie Lisa Louise Lydia Mabel Magda "
+    "Margaret Marion Mathilda Maud Melanie Mina Miriam Monika Nadia Naomi Nelly Nicole Norma Odette Pamela Patricia "
+    "Phoebe Rachel Ramona Rebecca Regina Renate Roberta Sabine Sally Sandra Sibyl Silvia Stella Susan Tamara Teresa "
+    "Thea Tina Ulrike Ursula Valerie Victoria Viola Yvonne"
+)
+MEN_FROM_ELSEWHERE = words(
+    "Aaron Abel Adrian Alan Albert Alexander Alfred Andrew Arnold Arthur Axel Barnaby Basil Benedict Bernard Bertram "
+    "Caspar Cecil Charles Christian Colin Cornelius Cyril Damian Dennis Dieter Dirk Dominic Donald Douglas Duncan "
+    "Eberhard Edmund Edward Egon Elias Elmar Ernest Eugene Fabian Ferdinand Florian Francis Frederick Gabriel "
+    "Geoffrey George Gerald Gilbert Gordon Gregor Harald Harry Hector Heinrich Herbert Herman Holger Horst Howard "
+    "Hubert Humphrey Ian Isaac Jacob James Jasper Jerome Joachim Johann John Joseph Julian Keith Kenneth Konstantin "
+    "Lars Laurence Leonard Leopold Lionel Lothar Louis Ludwig Magnus Malcolm Manfred Marius Matthew Maurice Michael "
+    "Moritz Nathan Neil Nicholas Norbert Olaf Orlando Oswald Patrick Philip Quentin Rainer Ralph Raymond Reinhard "
+    "Richard Roderick Roger Roland Rudolf Rupert Sebastian Siegfried Stanley Stefan Sven Terence Thomas Timothy "
+    "Ulrich Uwe Valentin Volker Werner Wilfred William Wolfgang Xaver"
+)
+FEMALE = frozenset((*WOMEN, *WOMEN_FROM_ELSEWHERE))
+"""Every first name of a woman."""
+FIRST_NAMES = (*WOMEN, *MEN, *WOMEN_FROM_ELSEWHERE, *MEN_FROM_ELSEWHERE)
 FAMILIES = pairs(
     "Winter 温特 Sommer 索默 Berger 贝格尔 Lindner 林德纳 Falk 法尔克 Hofer 霍费尔 Brandt 勃兰特 Keller 凯勒 "
     "Vogel 福格尔 Steiner 施泰纳"

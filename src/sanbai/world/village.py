@@ -14,7 +14,15 @@ from typing import Literal
 
 from sanbai.foundation.seeds import python_random
 from sanbai.world.lexicon import DAYS, EVENTS, FOODS, HOBBIES, PET_KINDS, PLACES, STREETS, TRADES
-from sanbai.world.names import CHINESE_NAMES, FAMILIES, MEN, PETS, WOMEN
+from sanbai.world.names import (
+    CHINESE_NAMES,
+    FAMILIES,
+    MEN,
+    MEN_FROM_ELSEWHERE,
+    PETS,
+    WOMEN,
+    WOMEN_FROM_ELSEWHERE,
+)
 from sanbai.world.recipe import WorldRecipe
 
 PeopleSplit = Literal["train", "heldout"]
@@ -133,7 +141,7 @@ def make_village(seed: int, recipe: WorldRecipe | None = None) -> Village:
     generator.shuffle(men)
     folk = _grow_families(generator, women, men, recipe.num_people)
     folk = _give_animals(generator, folk)
-    strangers = [*women, *men]
+    strangers = [*women, *men, *WOMEN_FROM_ELSEWHERE, *MEN_FROM_ELSEWHERE]
     generator.shuffle(strangers)
     num_heldout_strangers = max(6, round(len(strangers) * recipe.heldout_share))
     places = generator.sample(list(PLACES), len(EVENTS))

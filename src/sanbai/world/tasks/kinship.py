@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sanbai.world.lexicon import HOBBIES
-from sanbai.world.names import WOMEN
+from sanbai.world.names import FEMALE
 from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth, possessive, pronoun, sentence
 
 ASK = Phrasings(
@@ -18,8 +18,8 @@ CHAINS = Phrasings(
 
 def write_riddle(scene: Scene) -> Draft:
     """A parent likes something, and so does her or his child; someone is the only one, or is not, or the other kind."""
-    women = [name for name in scene.strangers if name in WOMEN]
-    men = [name for name in scene.strangers if name not in WOMEN]
+    women = [name for name in scene.strangers if name in FEMALE]
+    men = [name for name in scene.strangers if name not in FEMALE]
     parent = scene.choose(scene.strangers)
     wants_son = scene.chance(0.5)
     child = scene.other(men if wants_son else women, parent)
@@ -58,8 +58,8 @@ def write_riddle(scene: Scene) -> Draft:
 def write_chain(scene: Scene) -> Draft:
     """Two steps of kinship, in either order: who is the grandmother, grandfather, uncle's side left out."""
     elder, parent, child = scene.sample(scene.strangers, 3)
-    elder_role = "mother" if elder in WOMEN else "father"
-    parent_role = "mother" if parent in WOMEN else "father"
+    elder_role = "mother" if elder in FEMALE else "father"
+    parent_role = "mother" if parent in FEMALE else "father"
     facts = [f"{elder} is {parent}'s {elder_role}.", f"{parent} is {child}'s {parent_role}."]
     if scene.chance(0.5):
         facts.reverse()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sanbai.world.lexicon import THINGS, article
-from sanbai.world.names import WOMEN
+from sanbai.world.names import FEMALE
 from sanbai.world.outings import draw_outing, draw_slots, draw_variants, tell, tell_slot
 from sanbai.world.tasks.reading import everyone
 from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth, sentence
@@ -55,7 +55,7 @@ def write_rename(scene: Scene) -> Draft:
         [
             name
             for name in names
-            if (name in WOMEN) == (outing.hero in WOMEN) and name not in {outing.hero, outing.friend}
+            if (name in FEMALE) == (outing.hero in FEMALE) and name not in {outing.hero, outing.friend}
         ]
     )
     target = text.replace(outing.hero, new)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from sanbai.world.names import WOMEN
+from sanbai.world.names import FEMALE
 from sanbai.world.village import Person, Village
 
 Kind = Literal[
@@ -149,12 +149,12 @@ def _indexed(values: Collection[Value]) -> Sequence[Value]:
 
 def pronoun(name: str) -> str:
     """Return she or he for any first name."""
-    return "she" if name in WOMEN else "he"
+    return "she" if name in FEMALE else "he"
 
 
 def possessive(name: str) -> str:
     """Return her or his for any first name."""
-    return "her" if name in WOMEN else "his"
+    return "her" if name in FEMALE else "his"
 
 
 def sentence(text: str) -> str:
