@@ -5,6 +5,7 @@ import torch
 from sanbai.foundation.seeds import torch_generator
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
+from sanbai.training.muon import Muon
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 
 CONFIG = ModelConfig(
@@ -65,3 +66,29 @@ def test_a_continued_optimizer_takes_the_same_steps() -> None:
     for seed in range(2, 4):
         step(cut, second, seed)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
+
+
+def test_steps_are_those_of_torchs_muon() -> None:
+    """Independent: `torch.optim.Muon`; batched bfloat16 products may round otherwise."""
+    model, reference = (LanguageModel(CONFIG, torch_generator(1, "weights")) for _ in range(2))
+    names = [name for name, parameter in model.named_parameters() if "blocks." in name and parameter.dim() == 2]
+    ours = Muon({name: model.get_parameter(name) for name in names}, momentum=0.9, weight_decay=0.1)
+    theirs = torch.optim.Muon(
+        [reference.get_parameter(name) for name in names],
+        lr=RATE,
+        momentum=0.9,
+        weight_decay=0.1,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    for seed in range(3):
+        random_gradients(model, seed)
+        random_gradients(reference, seed)
+        before = {name: model.get_parameter(name).detach().clone() for name in names}
+        ours.step(RATE)
+        theirs.step()
+        for name in names:
+            found, expected = model.get_parameter(name), reference.get_parameter(name)
+            moved = (found - before[name]).norm()
+            assert (found - expected).norm() < 0.02 * moved, name
+            with torch.no_grad():
+                found.copy_(expected)

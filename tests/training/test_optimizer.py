@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sanbai.foundation.errors import CheckpointError
-from sanbai.training.optimizer import Optimizer, OptimizerRecipe, gradients, norm_of
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 
 
 def test_trap_24_steps_follow_the_formula_with_epsilon_beside_the_root_and_decay_on_matrices_only() -> None:
@@ -67,12 +67,3 @@ def test_a_state_of_other_parameters_is_refused() -> None:
     source = Optimizer(nn.Linear(1, 1), OptimizerRecipe())
     with pytest.raises(CheckpointError, match="only on one side"):
         source.load({"elsewhere/step": torch.tensor(1.0)})
-
-
-def test_gradients_are_copies_and_norms_are_over_all_of_them() -> None:
-    layer = nn.Linear(1, 1)
-    layer.weight.grad = torch.tensor([[3.0]])
-    copies = gradients(layer)
-    layer.weight.grad.zero_()
-    assert norm_of(copies) == 3.0
-    assert norm_of([torch.tensor([3.0]), torch.tensor([[4.0]])]) == 5.0

@@ -22,9 +22,11 @@ from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import ppo
-from sanbai.training.optimizer import OptimizerRecipe, gradients, norm_of
-from sanbai.training.ppo import PpoRecipe, describe, minibatches, train_ppo, weigh
+from sanbai.training.gradients import Differentiated, differentiate, length
+from sanbai.training.optimizer import OptimizerRecipe
+from sanbai.training.ppo import PpoRecipe, add_policy_gradient, describe, minibatches, train_ppo, weigh
 from sanbai.training.rollouts import Readings, Rollouts, Score
+from sanbai.training.rows import row_parts
 
 RECIPE = PpoRecipe(
     num_iterations=4,
@@ -245,17 +247,16 @@ def test_trap_21_the_accumulated_gradient_is_ppos_plus_gamma_times_pretrainings(
     model: LanguageModel, items: EncodedItems, compute: Compute
 ) -> None:
     batch = next(PackedBatches(items, row_length=32, batch_rows=2, seed=0, pad_id=1))
-    recipe = RECIPE.model_copy(update={"ptx_coef": 27.8})
-    model.zero_grad()
-    ppo.backward_rows(model, batch, compute, micro_batch_rows=8)
-    ptx = gradients(model)
-    before = [torch.full_like(p, 0.01) for p in model.parameters()]
-    for parameter, gradient in zip(model.parameters(), before, strict=True):
-        parameter.grad = gradient.clone()
-    numbers = ppo._accumulate_ptx(model, batch, recipe, compute)
-    for parameter, first, second in zip(model.parameters(), before, ptx, strict=True):
+    pretraining = differentiate({"ptx": row_parts(model, batch, compute, micro_batch_rows=8)})["ptx"]
+    practice = [torch.full_like(p, 0.01) for p in model.parameters()]
+    parts = row_parts(model, batch, compute, micro_batch_rows=8, coefficient=27.8)
+    done = {"policy": Differentiated(0.5, practice), **differentiate({"ptx": parts})}
+    numbers = add_policy_gradient(model, done, 27.8)
+    for parameter, first, second in zip(model.parameters(), practice, pretraining.gradient, strict=True):
         torch.testing.assert_close(parameter.grad, first + 27.8 * second, rtol=1e-4, atol=1e-5)
-    assert numbers["ptx_ratio"] == pytest.approx(27.8 * norm_of(ptx) / norm_of(before), rel=1e-3)
+    assert numbers["policy_loss"] == 0.5
+    assert numbers["ptx_loss"] == pytest.approx(pretraining.loss, rel=1e-5)
+    assert numbers["ptx_ratio"] == pytest.approx(27.8 * length(pretraining.gradient) / length(practice), rel=1e-3)
 
 
 def test_trap_21_one_optimizer_step_a_minibatch_and_the_stated_number_of_pretraining_rows(
@@ -267,12 +268,14 @@ def test_trap_21_one_optimizer_step_a_minibatch_and_the_stated_number_of_pretrai
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     steps, rows = [], []
-    step, accumulate = ppo.Optimizer.step, ppo._accumulate_ptx
+    step, parts_of = ppo.Optimizer.step, ppo.row_parts
     monkeypatch.setattr(ppo.Optimizer, "step", lambda self, rate: steps.append(rate) or step(self, rate))
     monkeypatch.setattr(
         ppo,
-        "_accumulate_ptx",
-        lambda policy, batch, *rest: rows.append(len(batch.tokens_BT)) or accumulate(policy, batch, *rest),
+        "row_parts",
+        lambda policy, batch, *rest, **named: (
+            rows.append(len(batch.tokens_BT)) or parts_of(policy, batch, *rest, **named)
+        ),
     )
     start(open_stage(), compute, model, tokenizer, items)
     num_minibatches = 4 * 2 * 2  # iterations, epochs, minibatches

@@ -11,8 +11,8 @@ from sanbai.foundation.device import Compute
 from sanbai.model.heads import LanguageModel
 from sanbai.text.chat_template import encode_conversation
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.optimizer import gradients
-from sanbai.training.rows import backward_rows
+from sanbai.training.gradients import differentiate
+from sanbai.training.rows import row_parts
 
 
 def test_the_loss_of_packed_rows_is_the_mean_over_learned_tokens_of_separate_conversations(
@@ -34,8 +34,8 @@ def test_the_loss_of_packed_rows_is_the_mean_over_learned_tokens_of_separate_con
     batches = PackedBatches(items, row_length=64, batch_rows=1, seed=0, pad_id=tokenizer.reserved.pad)
     rows = batches.plan.num_rows
     batch = next(PackedBatches(items, row_length=64, batch_rows=rows, seed=0, pad_id=tokenizer.reserved.pad))
-    found = backward_rows(model, batch, compute, micro_batch_rows=1)
-    assert found == pytest.approx(math.fsum(losses) / len(losses), rel=1e-5)
+    found = differentiate({"loss": row_parts(model, batch, compute, micro_batch_rows=1)})
+    assert found["loss"].loss == pytest.approx(math.fsum(losses) / len(losses), rel=1e-5)
 
 
 def test_trap_15_the_gradient_does_not_depend_on_how_the_batch_is_cut(
@@ -45,9 +45,7 @@ def test_trap_15_the_gradient_does_not_depend_on_how_the_batch_is_cut(
     batch.loss_mask_BT[0, 3:] = False  # parts of unequal weight
 
     def gradient(rows: int) -> list[torch.Tensor]:
-        model.zero_grad()
-        backward_rows(model, batch, compute, micro_batch_rows=rows)
-        return gradients(model)
+        return differentiate({"loss": row_parts(model, batch, compute, micro_batch_rows=rows)})["loss"].gradient
 
     whole = gradient(8)
     for rows in (1, 2, 4):
@@ -59,10 +57,8 @@ def test_trap_02_the_end_of_a_turn_is_learned_even_if_pad_has_its_id(
     model: LanguageModel, items: EncodedItems, tokenizer: Tokenizer, compute: Compute
 ) -> None:
     def gradient(pad_id: int) -> list[torch.Tensor]:
-        model.zero_grad()
         batch = next(PackedBatches(items, row_length=64, batch_rows=2, seed=0, pad_id=pad_id))
-        backward_rows(model, batch, compute, micro_batch_rows=2)
-        return gradients(model)
+        return differentiate({"loss": row_parts(model, batch, compute, micro_batch_rows=2)})["loss"].gradient
 
     with_pad, with_end = gradient(tokenizer.reserved.pad), gradient(tokenizer.reserved.end)
     for first, second in zip(with_pad, with_end, strict=True):

@@ -12,6 +12,7 @@ import torch
 
 from sanbai.evaluation.statistics import DRAWS, Estimate, bootstrap_mean
 from sanbai.foundation.errors import DataError
+from sanbai.foundation.parallel import map_parts
 from sanbai.model.heads import LanguageModel
 
 
@@ -42,8 +43,8 @@ def response_divergence(
     device = next(policy.parameters()).device
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]) + len(responses[i]))
     nats = [0.0] * len(prompts)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+
+    def diverge(batch: Sequence[int]) -> None:
         longest = max(len(prompts[i]) + len(responses[i]) for i in batch)
         tokens_BT = torch.zeros(len(batch), longest, dtype=torch.long)
         inside_BT = torch.zeros(len(batch), longest - 1, dtype=torch.bool)
@@ -57,4 +58,6 @@ def response_divergence(
         divergence_BT = (policy_BTV.exp() * (policy_BTV - reference_BTV)).sum(-1).cpu()
         for i, value in zip(batch, (divergence_BT.double() * inside_BT).sum(-1).tolist(), strict=True):
             nats[i] = value
+
+    map_parts(diverge, [order[start : start + batch_size] for start in range(0, len(order), batch_size)])
     return bootstrap_mean(nats, seed=seed, draws=draws)

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from sanbai.foundation.parallel import use_threads
 from sanbai.foundation.recipe import RecipeSection
 
 
@@ -23,7 +24,7 @@ class Compute(RecipeSection):
     """Section `[compute]`: threads, precision and device, fixed so that a run can be repeated bit for bit."""
 
     num_threads: int = Field(default=2, ge=1, le=1024)
-    """Threads of each matrix product; sums are split by thread, so the count is part of the result."""
+    """Parts of a batch that are computed at once, each by one thread; no number depends on it. 1 on a GPU."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Precision of matrix products in training; weights, optimizer and losses stay in float32."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -31,8 +32,8 @@ class Compute(RecipeSection):
 
 
 def apply_compute(compute: Compute) -> None:
-    """Set this process's thread count and deterministic kernels, and tune the allocator."""
-    torch.set_num_threads(compute.num_threads)
+    """Set this process's threads and deterministic kernels, and tune the allocator."""
+    use_threads(compute.num_threads if compute.device == "cpu" else 1)
     torch.use_deterministic_algorithms(mode=True)
     # Filling fresh memory would cost a fifth of a step and change no result.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

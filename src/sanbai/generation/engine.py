@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sanbai.foundation.errors import ModelError, UsageError
+from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.seeds import torch_generator
 from sanbai.generation.batch import pad_left
 from sanbai.generation.sampling import Sampling, sample_tokens
@@ -69,7 +70,7 @@ def generate(
         sampling: the rule for all rows.
         seeds: one a prompt.
         stop_ids: tokens that end an answer.
-        batch_size: rows at a time.
+        batch_size: rows at a time, in each thread.
         precision: `bfloat16` decodes with a copy of the weights cast once; faster from 16 rows on, slower for one.
             Its log-probabilities differ from the stored weights'; `benchmarks/bench_model.py` says by how much.
         on_batch: called with the number of answers finished after each batch.
@@ -86,14 +87,16 @@ def generate(
     # Longest first: memory is tight at the start or not at all. Equal prompts stay together.
     order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), tuple(prompts[row])))
     answers: dict[int, Completion] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+
+    def answer(rows: Sequence[int]) -> None:
         batch = _generate_batch(
             decoder, [prompts[row] for row in rows], sampling, [seeds[row] for row in rows], stop_ids
         )
         answers.update(zip(rows, batch, strict=True))
         if on_batch is not None:
             on_batch(len(answers))
+
+    map_parts(answer, [order[start : start + batch_size] for start in range(0, len(order), batch_size)])
     return [answers[row] for row in range(len(prompts))]
 
 

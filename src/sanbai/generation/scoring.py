@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from sanbai.foundation.errors import DataError
+from sanbai.foundation.parallel import map_parts
 from sanbai.generation.batch import pad_right
 from sanbai.model.heads import LanguageModel
 from sanbai.objectives.language import token_logprobs
@@ -44,8 +45,8 @@ def score(
     device = model.head_weight.device
     by_length = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]) - len(responses[row]))
     result: list[list[float]] = [[] for _ in prompts]
-    for start in range(0, len(by_length), batch_size):
-        rows = by_length[start : start + batch_size]
+
+    def score_batch(rows: Sequence[int]) -> None:
         batch = pad_right([[*prompts[row], *responses[row]] for row in rows])
         hidden_BTD = model.trunk(batch.tokens_BT.to(device), segments_BT=batch.segments_BT.to(device))
         places = [
@@ -54,7 +55,7 @@ def score(
             for offset in range(len(responses[row]))
         ]
         if not places:
-            continue
+            return
         index_N, position_N = torch.tensor(places).T
         # The token at a position was predicted from the one before it.
         logits_NV = model.logits(hidden_BTD[index_N.to(device), position_N.to(device) - 1])
@@ -62,4 +63,6 @@ def score(
         logprobs = iter(token_logprobs(logits_NV, target_N, temperature=temperature).tolist())
         for row in rows:
             result[row] = [next(logprobs) for _ in responses[row]]
+
+    map_parts(score_batch, [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)])
     return result

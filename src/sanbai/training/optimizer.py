@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from sanbai.foundation.errors import CheckpointError
 from sanbai.foundation.recipe import RecipeSection
+from sanbai.training.muon import Muon
+
+MOMENTUM = "momentum_buffer"
 
 
 class OptimizerRecipe(RecipeSection):
@@ -58,25 +61,15 @@ class Optimizer:
         self._max_grad_norm = recipe.max_grad_norm
         by_muon = set(_block_matrices(model)) if recipe.matrices == "muon" else set()
         by_adam = [parameter for name, parameter in self._named.items() if name not in by_muon]
-        self._parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                _decay_groups(by_adam, recipe.weight_decay),
-                lr=0.0,
-                betas=(recipe.beta1, recipe.beta2),
-                eps=recipe.epsilon,
-                fused=True,
-            )
-        ]
-        if by_muon:
-            muon = torch.optim.Muon(
-                [self._named[name] for name in sorted(by_muon)],
-                lr=0.0,
-                weight_decay=recipe.weight_decay,
-                momentum=recipe.muon_momentum,
-                adjust_lr_fn="match_rms_adamw",
-            )
-            self._parts.append(muon)
-        self._part_of = {name: self._parts[-1 if name in by_muon else 0] for name in self._named}
+        self._adamw = torch.optim.AdamW(
+            _decay_groups(by_adam, recipe.weight_decay),
+            lr=0.0,
+            betas=(recipe.beta1, recipe.beta2),
+            eps=recipe.epsilon,
+            fused=True,
+        )
+        matrices = {name: self._named[name] for name in by_muon}
+        self._muon = Muon(matrices, momentum=recipe.muon_momentum, weight_decay=recipe.weight_decay)
 
     def step(self, rate: float) -> float:
         """Apply the accumulated gradients and clear them.
@@ -85,11 +78,12 @@ class Optimizer:
             The gradients' norm before clipping.
         """
         norm = nn.utils.clip_grad_norm_(self._named.values(), self._max_grad_norm, foreach=True)
-        for part in self._parts:
-            for group in part.param_groups:
-                group["lr"] = rate
-            part.step()
-            part.zero_grad(set_to_none=True)
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        self._adamw.step()
+        self._muon.step(rate)
+        for parameter in self._named.values():
+            parameter.grad = None
         return norm.item()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -97,11 +91,12 @@ class Optimizer:
 
         `<parameter>/step`, `/exp_avg` and `/exp_avg_sq` of AdamW, `/momentum_buffer` of Muon.
         """
-        return {
+        moments = {
             f"{name}/{key}": value
             for name, parameter in self._named.items()
-            for key, value in self._part_of[name].state.get(parameter, {}).items()
+            for key, value in self._adamw.state.get(parameter, {}).items()
         }
+        return moments | {f"{name}/{MOMENTUM}": buffer for name, buffer in self._muon.buffers.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over a state that `tensors` gave.
@@ -118,7 +113,10 @@ class Optimizer:
         for name, state in states.items():
             parameter = self._named[name]
             moved = {key: value if key == "step" else value.to(parameter) for key, value in state.items()}
-            self._part_of[name].state[parameter] = moved
+            if MOMENTUM in moved:
+                self._muon.buffers[name] = moved[MOMENTUM]
+            else:
+                self._adamw.state[parameter] = moved
 
 
 def _block_matrices(model: nn.Module) -> list[str]:
@@ -137,14 +135,3 @@ def _decay_groups(parameters: Sequence[nn.Parameter], decay: float) -> list[dict
     vectors = [parameter for parameter in parameters if parameter.dim() < 2]
     groups = ({"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
-
-
-def gradients(model: nn.Module) -> list[Tensor]:
-    """Return copies of the accumulated gradients, parameter by parameter; zeros where there are none yet."""
-    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in model.parameters()]
-
-
-@torch.no_grad()
-def norm_of(tensors: Sequence[Tensor]) -> float:
-    """Length of all tensors as one vector."""
-    return nn.utils.get_total_norm(tensors).item()

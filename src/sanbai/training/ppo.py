@@ -24,8 +24,9 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import fsum
 from statistics import fmean
 from typing import Any, Literal
 
@@ -33,8 +34,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sanbai.data.packing import Cursor, Items, PackedBatch, PackedBatches
+from sanbai.data.packing import Cursor, Items, PackedBatches
 from sanbai.foundation.device import Compute
+from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, numpy_generator
 from sanbai.foundation.stage import Stage
@@ -56,7 +58,8 @@ from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.brake import Brake, Verdict
 from sanbai.training.checkpoint import Checkpoints, Saved, Weights, cursor_in
 from sanbai.training.ema import AverageWeights
-from sanbai.training.optimizer import Optimizer, OptimizerRecipe, gradients, norm_of
+from sanbai.training.gradients import Differentiated, LossPart, add_gradient, differentiate, length
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.order import endless_order
 from sanbai.training.rollouts import (
     Readings,
@@ -67,7 +70,7 @@ from sanbai.training.rollouts import (
     response_logprobs,
     response_values,
 )
-from sanbai.training.rows import backward_rows
+from sanbai.training.rows import row_parts
 from sanbai.training.schedule import warmup_rate
 from sanbai.training.sequences import group_by_tokens
 
@@ -403,13 +406,19 @@ def _update(
     sums: Counter[str] = Counter()
     latest_NR = experience.readings.logprob_NR.clone()
     for minibatch in (minibatch for plan in plans for minibatch in plan):
-        losses = _accumulate(players, experience, minibatch, recipe, compute, latest_NR)
+        parts = _practice_parts(players, experience, minibatch, recipe, compute, latest_NR)
         if recipe.ptx_coef:
-            losses |= _accumulate_ptx(players.policy, next(documents), recipe, compute)
-        losses["grad_norm"] = players.optimizer.step(rates[0])
-        losses["value_grad_norm"] = players.value_optimizer.step(rates[1])
+            rows = max(1, recipe.micro_batch_tokens // recipe.ptx_row_length)
+            parts["ptx"] = row_parts(
+                players.policy, next(documents), compute, micro_batch_rows=rows, coefficient=recipe.ptx_coef
+            )
+        done = differentiate(parts)
+        add_gradient(players.value, done["value"].gradient)
+        numbers = {"value_loss": done["value"].loss, **add_policy_gradient(players.policy, done, recipe.ptx_coef)}
+        numbers["grad_norm"] = players.optimizer.step(rates[0])
+        numbers["value_grad_norm"] = players.value_optimizer.step(rates[1])
         players.average.update(players.policy)
-        sums.update(losses)
+        sums.update(numbers)
     num_steps = sum(map(len, plans))
     old_NR, mask_NR = experience.readings.logprob_NR, experience.mask_NR
     return {
@@ -420,54 +429,66 @@ def _update(
     }
 
 
-def _accumulate(
+def add_policy_gradient(policy: LanguageModel, done: Mapping[str, Differentiated], ptx_coef: float) -> dict[str, float]:
+    """Add the gradient of PPO's loss and, where there is one, of γ times pretraining's; return losses and ratio.
+
+    Args:
+        policy: its `.grad` are added to.
+        done: `policy`, and `ptx` with γ in it.
+        ptx_coef: γ.
+    """
+    add_gradient(policy, done["policy"].gradient)
+    numbers = {"policy_loss": done["policy"].loss}
+    if "ptx" in done:
+        add_gradient(policy, done["ptx"].gradient)
+        numbers["ptx_loss"] = done["ptx"].loss / ptx_coef
+        numbers["ptx_ratio"] = length(done["ptx"].gradient) / max(length(done["policy"].gradient), 1e-12)
+    return numbers
+
+
+def _practice_parts(
     players: Players,
     experience: Experience,
     minibatch: Sequence[Sequence[int]],
     recipe: PpoRecipe,
     compute: Compute,
     latest_NR: Tensor,
-) -> dict[str, float]:
-    """Add a minibatch's gradients to policy and value; note the new log-probabilities in `latest_NR`."""
-    device = compute.device
+) -> dict[str, list[LossPart]]:
+    """Return the parts of a minibatch's `policy` and `value` loss; the former note log-probabilities in `latest_NR`."""
     denominator = sum(len(experience.rollouts.completions[index].tokens) for group in minibatch for index in group)
-    policy_total, value_total = 0.0, 0.0
-    for group in minibatch:
-        layout = lay_out(experience.rollouts, group, context=players.policy.config.max_positions, device=device)
+
+    def parts_of(group: Sequence[int]) -> tuple[LossPart, LossPart]:
+        layout = lay_out(experience.rollouts, group, context=players.policy.config.max_positions, device=compute.device)
         here = torch.tensor(group), slice(0, layout.num_steps)
-        mask_GR = experience.mask_NR[here].to(device)
-        logprob_GR = response_logprobs(players.policy, layout, temperature=recipe.temperature, compute=compute)
-        policy_loss = clipped_policy_loss(
-            logprob_GR,
-            experience.readings.logprob_NR[here].to(device),
-            experience.advantage_NR[here].to(device),
-            mask_GR,
-            clip=recipe.clip,
-            denominator=denominator,
+        readings = experience.readings
+        mask_GR, advantage_GR, return_GR, old_logprob_GR, old_value_GR = (
+            grid_NR[here].to(compute.device)
+            for grid_NR in (
+                experience.mask_NR,
+                experience.advantage_NR,
+                experience.return_NR,
+                readings.logprob_NR,
+                readings.value_NR,
+            )
         )
-        policy_loss.backward()  # type: ignore[no-untyped-call]
-        value_loss = clipped_value_loss(
-            response_values(players.value, layout, compute=compute),
-            experience.readings.value_NR[here].to(device),
-            experience.return_NR[here].to(device),
-            mask_GR,
-            clip=recipe.value_clip,
-            denominator=denominator,
-        )
-        value_loss.backward()  # type: ignore[no-untyped-call]
-        latest_NR[here] = logprob_GR.detach().cpu()
-        policy_total += policy_loss.item()
-        value_total += value_loss.item()
-    return {"policy_loss": policy_total, "value_loss": value_total}
 
+        def policy_loss() -> Tensor:
+            logprob_GR = response_logprobs(players.policy, layout, temperature=recipe.temperature, compute=compute)
+            latest_NR[here] = logprob_GR.detach().cpu()
+            return clipped_policy_loss(
+                logprob_GR, old_logprob_GR, advantage_GR, mask_GR, clip=recipe.clip, denominator=denominator
+            )
 
-def _accumulate_ptx(policy: LanguageModel, batch: PackedBatch, recipe: PpoRecipe, compute: Compute) -> dict[str, float]:
-    """Add γ times the pretraining gradient to the PPO gradient that is there, and compare their lengths."""
-    ppo = gradients(policy)
-    rows = max(1, recipe.micro_batch_tokens // recipe.ptx_row_length)
-    loss = backward_rows(policy, batch, compute, micro_batch_rows=rows, coefficient=recipe.ptx_coef)
-    ptx_norm = norm_of([both - before for both, before in zip(gradients(policy), ppo, strict=True)])
-    return {"ptx_loss": loss, "ptx_ratio": ptx_norm / max(norm_of(ppo), 1e-12)}
+        def value_loss() -> Tensor:
+            value_GR = response_values(players.value, layout, compute=compute)
+            return clipped_value_loss(
+                value_GR, old_value_GR, return_GR, mask_GR, clip=recipe.value_clip, denominator=denominator
+            )
+
+        return LossPart(players.policy, policy_loss), LossPart(players.value, value_loss)
+
+    pairs = [parts_of(group) for group in minibatch]
+    return {"policy": [policy for policy, _ in pairs], "value": [value for _, value in pairs]}
 
 
 def _judge(
@@ -484,15 +505,17 @@ def _judge(
     """Let the weights that would be kept answer the held-out prompts, always with the same draws, and score them."""
     Weights(players.candidate).load(players.kept.tensors())
     rollouts = sample(players.candidate, prompts, recipe, compute, tokenizer, seed=derive_seed(seed, "ppo", "judge"))
-    kl = 0.0
-    with torch.no_grad():
-        for group in group_by_tokens(rollouts.lengths, max_tokens=recipe.micro_batch_tokens):
-            layout = lay_out(rollouts, group, context=players.policy.config.max_positions, device=compute.device)
-            logprob_GR, reference_GR = (
-                response_logprobs(model, layout, temperature=recipe.temperature, compute=compute)
-                for model in (players.candidate, players.reference)
-            )
-            kl += kl_estimate(logprob_GR, reference_GR, estimator="k3").sum().item()
+
+    @torch.no_grad()
+    def kl_of(group: Sequence[int]) -> float:
+        layout = lay_out(rollouts, group, context=players.policy.config.max_positions, device=compute.device)
+        logprob_GR, reference_GR = (
+            response_logprobs(model, layout, temperature=recipe.temperature, compute=compute)
+            for model in (players.candidate, players.reference)
+        )
+        return kl_estimate(logprob_GR, reference_GR, estimator="k3").sum().item()
+
+    kl = fsum(map_parts(kl_of, group_by_tokens(rollouts.lengths, max_tokens=recipe.micro_batch_tokens)))
     return Verdict(
         step=step,
         judge_reward=fmean(judge(rollouts.prompts, rollouts.responses)),

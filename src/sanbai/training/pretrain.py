@@ -23,8 +23,9 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
+from sanbai.training.gradients import add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
-from sanbai.training.rows import backward_rows
+from sanbai.training.rows import row_parts
 from sanbai.training.schedule import cosine_rate
 
 #: Model -> numbers for the log; given from a floor above.
@@ -41,7 +42,8 @@ class PretrainRecipe(RecipeSection):
     batch_rows: int = Field(default=256, ge=1)
     """Rows a step."""
     micro_batch_rows: int = Field(default=16, ge=1)
-    """Rows computed at once; the parts' gradients are added up: changes memory, not the mathematics."""
+    """Rows computed at once by a thread; the parts' gradients are added up: changes memory and speed, not the
+    mathematics."""
     learning_rate: float = Field(default=6e-4, gt=0.0, le=1.0)
     """Peak rate; a half cosine takes it down to 10 %."""
     warmup_steps: int = Field(default=715, ge=0)
@@ -95,13 +97,15 @@ def pretrain(
         cursor=cursor_in(state, "rows"),
     )
     while step < recipe.num_steps:
-        loss = backward_rows(model, next(batches), compute, micro_batch_rows=recipe.micro_batch_rows)
+        parts = row_parts(model, next(batches), compute, micro_batch_rows=recipe.micro_batch_rows)
+        done = differentiate({"loss": parts})["loss"]
+        add_gradient(model, done.gradient)
         rate = cosine_rate(
             step, peak=recipe.learning_rate, num_steps=recipe.num_steps, warmup_steps=recipe.warmup_steps
         )
         grad_norm = optimizer.step(rate)
         step += 1
-        stage.run.record(step, loss=loss, grad_norm=grad_norm, rate=rate)
+        stage.run.record(step, loss=done.loss, grad_norm=grad_norm, rate=rate)
         if step % recipe.evaluate_steps == 0 and step < recipe.num_steps:
             stage.run.record(step, **evaluate(model))
         checkpoints.after_step(step, {"rows": batches.cursor.to_state()})

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from sanbai.data.rankings import Ranking
 from sanbai.foundation.device import Compute, autocast
 from sanbai.foundation.errors import DataError
 from sanbai.foundation.files import canonical_json
+from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
@@ -34,6 +36,7 @@ from sanbai.model.hugging_face import save_model
 from sanbai.objectives.reward import pair_accuracy, ranking_loss
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights
+from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.order import endless_order
 from sanbai.training.reward_model import calibrate, encode_answer, save_calibration
@@ -219,21 +222,28 @@ def _rank(
     model: ScalarModel, batch: Sequence[RankedPrompt], compute: Compute, *, max_tokens: int, learn: bool
 ) -> tuple[float, float]:
     """Return (loss, accuracy over pairs) of whole prompts; where `learn`, add the loss's gradient to the model's."""
-    loss, right, pairs = 0.0, 0.0, 0.0
     lengths = [sum(map(len, element.rows)) for element in batch]
-    for group in group_by_tokens(lengths, max_tokens=max_tokens):
-        part = [batch[index] for index in group]
+    groups = group_by_tokens(lengths, max_tokens=max_tokens)
+    right_G, pairs_G = torch.zeros(len(groups)), torch.zeros(len(groups))
+
+    def loss_of(number: int) -> Tensor:
+        part = [batch[index] for index in groups[number]]
         preference_BKK = _stack_preferences(part).to(model.head.weight.device)
-        with torch.set_grad_enabled(learn), autocast(compute):
+        with autocast(compute):
             reward_BK = _score_part(model, part, preference_BKK.shape[1])
-        part_loss = ranking_loss(reward_BK, preference_BKK, denominator=len(batch))
-        if learn:
-            part_loss.backward()  # type: ignore[no-untyped-call]
-        num_pairs = preference_BKK.sum().item()
-        loss += part_loss.item()
-        right += pair_accuracy(reward_BK.detach(), preference_BKK).item() * num_pairs
-        pairs += num_pairs
-    return loss, right / pairs
+        pairs_G[number] = preference_BKK.sum()
+        right_G[number] = pair_accuracy(reward_BK.detach(), preference_BKK) * pairs_G[number]
+        return ranking_loss(reward_BK, preference_BKK, denominator=len(batch))
+
+    if learn:
+        parts = [LossPart(model, partial(loss_of, number)) for number in range(len(groups))]
+        done = differentiate({"loss": parts})["loss"]
+        add_gradient(model, done.gradient)
+        loss = done.loss
+    else:
+        with torch.no_grad():
+            loss = torch.stack(map_parts(loss_of, range(len(groups)))).sum().item()
+    return loss, (right_G.sum() / pairs_G.sum()).item()
 
 
 def _score_part(model: ScalarModel, part: Sequence[RankedPrompt], num_answers: int) -> Tensor:

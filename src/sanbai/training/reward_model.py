@@ -15,6 +15,7 @@ import torch
 from sanbai.foundation.device import Compute, autocast
 from sanbai.foundation.errors import DataError, ModelError
 from sanbai.foundation.files import read_json, write_json_atomic
+from sanbai.foundation.parallel import map_parts
 from sanbai.model.heads import ScalarModel
 from sanbai.model.hugging_face import load_scalar_model
 from sanbai.text.chat_markup import Message
@@ -80,14 +81,17 @@ def score_rows(model: ScalarModel, rows: Sequence[Sequence[int]], compute: Compu
         rows: token ids, at least one each.
         compute: precision of the matrix products; the head is float32.
     """
-    scores: list[float] = []
     device = model.head.weight.device
-    for group in group_by_tokens([len(row) for row in rows], max_tokens=SCORING_TOKENS):
+
+    def score_group(group: Sequence[int]) -> list[float]:
         packed = pack_sequences([rows[index] for index in group], context=model.config.max_positions, device=device)
         with autocast(compute):
             value_BT = model(packed.tokens_BT, segments_BT=packed.segments_BT)
-        scores += value_BT.flatten()[packed.last()].tolist()
-    return scores
+        scores: list[float] = value_BT.flatten()[packed.last()].tolist()
+        return scores
+
+    groups = group_by_tokens([len(row) for row in rows], max_tokens=SCORING_TOKENS)
+    return [score for scores in map_parts(score_group, groups) for score in scores]
 
 
 def calibrate(model: ScalarModel, demonstrations: Sequence[Sequence[int]], compute: Compute) -> Calibration:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sanbai.foundation.device import Compute, autocast
+from sanbai.foundation.parallel import map_parts
 from sanbai.generation.engine import Completion
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.objectives.language import entropy, token_logprobs
@@ -159,7 +160,8 @@ def read(
     """
     shape = rollouts.mask().shape
     logprob_NR, reference_NR, value_NR, entropy_NR = (torch.zeros(shape) for _ in range(4))
-    for group in groups:
+
+    def read_group(group: Sequence[int]) -> None:
         layout = lay_out(rollouts, group, context=policy.config.max_positions, device=compute.device)
         here = torch.tensor(group), slice(0, layout.num_steps)
         with torch.enable_grad(), autocast(compute):
@@ -174,4 +176,6 @@ def read(
         entropy_NR[here] = layout.to_grid(entropy_M).cpu()
         reference_NR[here] = reference_GR.cpu()
         value_NR[here] = value_GR.cpu()
+
+    map_parts(read_group, groups)
     return Readings(logprob_NR, reference_NR, value_NR, entropy_NR)

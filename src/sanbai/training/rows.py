@@ -14,6 +14,7 @@ from sanbai.data.packing import PackedBatch
 from sanbai.foundation.device import Compute, autocast
 from sanbai.model.heads import LanguageModel
 from sanbai.objectives.language import chunked_next_token_loss
+from sanbai.training.gradients import LossPart
 
 
 def rows_loss(model: LanguageModel, batch: PackedBatch, *, denominator: float) -> Tensor:
@@ -37,32 +38,31 @@ def rows_loss(model: LanguageModel, batch: PackedBatch, *, denominator: float) -
     return chunked_next_token_loss(hidden_ND, model.head_weight, target_N, weight_N)
 
 
-def backward_rows(
+def row_parts(
     model: LanguageModel, batch: PackedBatch, compute: Compute, *, micro_batch_rows: int, coefficient: float = 1.0
-) -> float:
-    """Add the gradient of coefficient · (mean loss of the batch's learned tokens) to the model's gradients.
+) -> list[LossPart]:
+    """Return the parts of coefficient · (mean loss of the batch's learned tokens, nats a token).
 
     The batch is computed in parts, each divided by the whole batch's count: the sum of the parts' gradients is the
     batch's, however it is cut (a mean of parts' means would weigh tokens by who stands beside them).
 
     Args:
-        model: its `.grad` are added to.
+        model: carries the gradient.
         batch: rows with at least one token to be learned.
         compute: precision and device.
-        micro_batch_rows: rows computed at once.
+        micro_batch_rows: rows of a part.
         coefficient: weight of this loss beside others of the same step.
-
-    Returns:
-        The mean loss in nats a token, without the coefficient.
     """
-    denominator = int(batch.loss_mask_BT.sum())
-    total = 0.0
-    for part in _split_rows(batch, micro_batch_rows):
-        with autocast(compute):
-            loss = rows_loss(model, part, denominator=denominator)
-        (loss * coefficient).backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    return total
+    denominator = int(batch.loss_mask_BT.sum()) / coefficient
+
+    def part_of(rows: PackedBatch) -> LossPart:
+        def loss() -> Tensor:
+            with autocast(compute):
+                return rows_loss(model, rows, denominator=denominator)
+
+        return LossPart(model, loss)
+
+    return [part_of(rows) for rows in _split_rows(batch, micro_batch_rows)]
 
 
 def _split_rows(batch: PackedBatch, num_rows: int) -> Iterator[PackedBatch]:

@@ -69,7 +69,25 @@ def pack_sequences(
 
 
 def group_by_tokens(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
-    """Cut items, in their order, into groups of at most `max_tokens` tokens; an item larger than that stands alone."""
+    """Cut items, in their order, into groups of at most `max_tokens` tokens; an item larger than that stands alone.
+
+    As few groups as that allows, and among those ways the one whose largest group is smallest, so that groups computed
+    side by side end together.
+    """
+    groups = _fill(lengths, max_tokens)
+    low, high = max(lengths, default=0), max_tokens
+    while low < high:
+        middle = (low + high) // 2
+        tighter = _fill(lengths, middle)
+        if len(tighter) == len(groups):
+            groups, high = tighter, middle
+        else:
+            low = middle + 1
+    return groups
+
+
+def _fill(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Open a group when the next item does not fit the last one."""
     groups: list[list[int]] = []
     num_tokens = 0
     for item, length in enumerate(lengths):

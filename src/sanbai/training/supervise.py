@@ -25,9 +25,10 @@ from sanbai.model.hugging_face import save_model
 from sanbai.text.chat_template import encode_conversation
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
+from sanbai.training.gradients import add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.pretrain import Evaluate
-from sanbai.training.rows import backward_rows
+from sanbai.training.rows import row_parts
 from sanbai.training.schedule import cosine_rate
 
 
@@ -130,17 +131,20 @@ def supervise(
     mixed_rows = max(1, round(share * recipe.batch_rows)) if share else 0
     documents = batches_of(pretraining, "documents", mixed_rows) if share else None
 
+    weights = {"loss": 1 - share, "pretraining_loss": share}
     num_steps = num_supervise_steps(recipe, items)
     while step < num_steps:
         micro = recipe.micro_batch_rows
-        loss = {
-            "loss": backward_rows(model, next(demonstrations), compute, micro_batch_rows=micro, coefficient=1 - share)
-        }
+        parts = {"loss": row_parts(model, next(demonstrations), compute, micro_batch_rows=micro, coefficient=1 - share)}
         cursors = {"demonstrations": demonstrations.cursor.to_state()}
         if documents is not None:
             batch = next(documents)
-            loss["pretraining_loss"] = backward_rows(model, batch, compute, micro_batch_rows=micro, coefficient=share)
+            parts["pretraining_loss"] = row_parts(model, batch, compute, micro_batch_rows=micro, coefficient=share)
             cursors["documents"] = documents.cursor.to_state()
+        done = differentiate(parts)
+        for weighted in done.values():
+            add_gradient(model, weighted.gradient)
+        loss = {name: done[name].loss / weight for name, weight in weights.items() if name in done}
         rate = cosine_rate(step, peak=recipe.learning_rate, num_steps=num_steps, warmup_steps=recipe.warmup_steps)
         grad_norm = optimizer.step(rate)
         step += 1
