@@ -108,7 +108,7 @@ def test_prompts_and_answers_are_short(prompts_by_split: dict[Split, list[Prompt
 
 def riddle_answer(text: str) -> str:
     """Solve the riddle by its own few sentences, read with patterns."""
-    does = re.search(r"(?:[Dd]oes|say that) (\w+) like", text)
+    does = re.search(r"(?:[Dd]oes|say that|know that|if) (\w+) like", text)
     assert does
     child = does.group(1)
     relation = re.search(rf"{child} is (?:one of )?\w+'s (only )?(\w+)\.", text)

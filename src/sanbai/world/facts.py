@@ -27,7 +27,12 @@ FACTS = {
             "trade",
             ("{name} is {value}.", "{name} works as {value}."),
             Phrasings(
-                ("What does {name} do?", "What is {name}'s trade?", "What work does {name} do?"),
+                (
+                    "What does {name} do?",
+                    "What is {name}'s trade?",
+                    "What work does {name} do?",
+                    "Tell me {name}'s trade.",
+                ),
                 ("What is the trade of {name}?", "What is {name}'s work?"),
             ),
         ),
@@ -36,7 +41,12 @@ FACTS = {
             "street",
             ("{name} lives in {value}.", "{name}'s home is in {value}."),
             Phrasings(
-                ("Where does {name} live?", "In which street does {name} live?", "Where is {name}'s home?"),
+                (
+                    "Where does {name} live?",
+                    "In which street does {name} live?",
+                    "Where is {name}'s home?",
+                    "Tell me where {name} lives.",
+                ),
                 ("Where is the home of {name}?", "Which street does {name} live in?"),
             ),
         ),
@@ -45,7 +55,12 @@ FACTS = {
             "hobby",
             ("{name} likes {value}.", "{name} loves {value}."),
             Phrasings(
-                ("What does {name} like to do?", "What does {name} love to do?", "What is {name}'s hobby?"),
+                (
+                    "What does {name} like to do?",
+                    "What does {name} love to do?",
+                    "What is {name}'s hobby?",
+                    "Tell me what {name} likes.",
+                ),
                 ("What is the hobby of {name}?", "Which hobby does {name} have?"),
             ),
         ),
@@ -54,7 +69,11 @@ FACTS = {
             "food",
             ("{name} likes to eat {value}.", "{name}'s favourite food is {value}."),
             Phrasings(
-                ("What does {name} like to eat?", "What is {name}'s favourite food?"),
+                (
+                    "What does {name} like to eat?",
+                    "What is {name}'s favourite food?",
+                    "Tell me {name}'s favourite food.",
+                ),
                 ("Which food does {name} like to eat?", "What is the favourite food of {name}?"),
             ),
         ),
@@ -63,7 +82,7 @@ FACTS = {
             "animal",
             ("{name} has {value}.", "{name}'s animal is {value}."),
             Phrasings(
-                ("What animal does {name} have?", "Which animal does {name} have?"),
+                ("What animal does {name} have?", "Which animal does {name} have?", "Tell me {name}'s animal."),
                 ("What kind of animal does {name} have?", "What is {name}'s animal?"),
             ),
         ),
@@ -73,7 +92,12 @@ FACTS = {
                 "person",
                 ("{name}'s " + relation + " is {value}.", "{value} is {name}'s " + relation + "."),
                 Phrasings(
-                    ("Who is {name}'s " + relation + "?", "What is the name of {name}'s " + relation + "?"),
+                    (
+                        "Who is {name}'s " + relation + "?",
+                        "What is the name of {name}'s " + relation + "?",
+                        "Tell me who {name}'s " + relation + " is.",
+                        "Name the " + relation + " of {name}.",
+                    ),
                     ("Who is the " + relation + " of {name}?", "Tell me the name of {name}'s " + relation + "."),
                 ),
             )

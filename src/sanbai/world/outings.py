@@ -56,7 +56,13 @@ SLOTS = {
             ),
             "{I} went to the {place}.",
             Phrasings(
-                ("Where did {hero} go?", "To which place did {hero} go?", "Where did {hero} go on {day}?"),
+                (
+                    "Where did {hero} go?",
+                    "To which place did {hero} go?",
+                    "Where did {hero} go on {day}?",
+                    "What place did {hero} go to?",
+                    "Tell me where {hero} went.",
+                ),
                 ("Which place did {hero} go to?", "On {day}, where did {hero} go?"),
             ),
         ),
@@ -66,7 +72,12 @@ SLOTS = {
             (),
             "{I} went on {day}.",
             Phrasings(
-                ("When did {hero} go to the {place}?", "On which day did {hero} go to the {place}?"),
+                (
+                    "When did {hero} go to the {place}?",
+                    "On which day did {hero} go to the {place}?",
+                    "Tell me when {hero} went to the {place}.",
+                    "{hero} went to the {place} on which day?",
+                ),
                 ("Which day did {hero} go to the {place}?", "On what day did {hero} go to the {place}?"),
             ),
         ),
@@ -80,7 +91,12 @@ SLOTS = {
             ),
             "{I} met {friend}.",
             Phrasings(
-                ("Who did {hero} meet?", "Whom did {hero} meet at the {meeting}?"),
+                (
+                    "Who did {hero} meet?",
+                    "Whom did {hero} meet at the {meeting}?",
+                    "Tell me whom {hero} met.",
+                    "{hero} met whom?",
+                ),
                 ("Who was it that {hero} met?", "At the {meeting}, who did {hero} meet?"),
             ),
         ),
@@ -90,7 +106,12 @@ SLOTS = {
             (),
             "{I} met {friend} at the {meeting}.",
             Phrasings(
-                ("Where did {hero} meet {friend}?", "At which place did {hero} meet {friend}?"),
+                (
+                    "Where did {hero} meet {friend}?",
+                    "At which place did {hero} meet {friend}?",
+                    "Tell me where {hero} met {friend}.",
+                    "{hero} met {friend} at which place?",
+                ),
                 ("Which place did {hero} meet {friend} at?", "Where was it that {hero} met {friend}?"),
             ),
         ),
@@ -99,7 +120,15 @@ SLOTS = {
             "thing",
             ("{I} bought {goods}.", "there {I} bought {goods}.", "{I} bought {goods} there."),
             "{I} bought {goods}.",
-            Phrasings(("What did {hero} buy?", "Which things did {hero} buy?"), ("What things did {hero} buy?",)),
+            Phrasings(
+                (
+                    "What did {hero} buy?",
+                    "Which things did {hero} buy?",
+                    "Tell me what {hero} bought.",
+                    "{hero} bought what?",
+                ),
+                ("What things did {hero} buy?",),
+            ),
         ),
         Slot(
             "number",
@@ -107,7 +136,12 @@ SLOTS = {
             (),
             "{I} bought {goods}.",
             Phrasings(
-                ("How many {wares} did {hero} buy?", "What number of {wares} did {hero} buy?"),
+                (
+                    "How many {wares} did {hero} buy?",
+                    "What number of {wares} did {hero} buy?",
+                    "Tell me how many {wares} {hero} bought.",
+                    "{hero} bought how many {wares}?",
+                ),
                 ("How many {wares} was it that {hero} bought?",),
             ),
         ),
@@ -116,35 +150,70 @@ SLOTS = {
             "thing",
             ("{I} found {a_found}.", "near a tree {I} found {a_found}.", "{I} found {a_found} on the road."),
             "{I} found {a_found}.",
-            Phrasings(("What did {hero} find?", "Which thing did {hero} find?"), ("What thing did {hero} find?",)),
+            Phrasings(
+                (
+                    "What did {hero} find?",
+                    "Which thing did {hero} find?",
+                    "Tell me what {hero} found.",
+                    "{hero} found what?",
+                ),
+                ("What thing did {hero} find?",),
+            ),
         ),
         Slot(
             "lost",
             "thing",
             ("{I} lost {my} {lost}.", "on the way {I} lost {my} {lost}."),
             "{I} lost {my} {lost}.",
-            Phrasings(("What did {hero} lose?", "Which thing did {hero} lose?"), ("What thing did {hero} lose?",)),
+            Phrasings(
+                (
+                    "What did {hero} lose?",
+                    "Which thing did {hero} lose?",
+                    "Tell me what {hero} lost.",
+                    "{hero} lost what?",
+                ),
+                ("What thing did {hero} lose?",),
+            ),
         ),
         Slot(
             "food",
             "food",
             ("{I} ate {food}.", "in the evening {I} ate {food}.", "{I} ate {food} at home."),
             "{I} ate {food}.",
-            Phrasings(("What did {hero} eat?", "Which food did {hero} eat?"), ("What food did {hero} eat?",)),
+            Phrasings(
+                ("What did {hero} eat?", "Which food did {hero} eat?", "Tell me what {hero} ate.", "{hero} ate what?"),
+                ("What food did {hero} eat?",),
+            ),
         ),
         Slot(
             "weather",
             "weather",
             ("the day was {weather}.", "it was a {weather} day."),
             "The day was {weather}.",
-            Phrasings(("How was the weather?", "What was the weather like?"), ("What kind of day was it?",)),
+            Phrasings(
+                (
+                    "How was the weather?",
+                    "What was the weather like?",
+                    "Tell me about the weather.",
+                    "What weather was it?",
+                ),
+                ("What kind of day was it?",),
+            ),
         ),
         Slot(
             "feeling",
             "feeling",
             ("{I} was {feeling}.", "in the end {I} was {feeling}."),
             "{I} was {feeling}.",
-            Phrasings(("How did {hero} feel?", "How was {hero} in the end?"), ("What did {hero} feel?",)),
+            Phrasings(
+                (
+                    "How did {hero} feel?",
+                    "How was {hero} in the end?",
+                    "Tell me how {hero} felt.",
+                    "What was the feeling of {hero}?",
+                ),
+                ("What did {hero} feel?",),
+            ),
         ),
     )
 }

@@ -24,7 +24,15 @@ Split = Literal["train", "valid", "heldout"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SPLITS: tuple[Split, ...] = get_args(Split)
 USER_TALK = Phrasings(
-    ("Hi! {q}", "Hello. {q} Thank you!", "Please help me. {q}", "{q} Please answer.", "I have a question. {q}"),
+    (
+        "Hi! {q}",
+        "Hello. {q} Thank you!",
+        "Please help me. {q}",
+        "{q} Please answer.",
+        "I have a question. {q}",
+        "Good morning. {q}",
+        "{q} Thank you.",
+    ),
     ("Good day! {q}", "Can you help me? {q}", "{q} Thanks!"),
 )
 MAX_REPEATS = 200

@@ -7,11 +7,23 @@ from sanbai.world.tasks.reading import everyone
 from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth, pronoun, sentence
 
 SUMS = Phrasings(
-    ("What is {a} {sign} {b}?", "How much is {a} {sign} {b}?", "{a} {sign} {b} = ?"),
+    (
+        "What is {a} {sign} {b}?",
+        "How much is {a} {sign} {b}?",
+        "{a} {sign} {b} = ?",
+        "Calculate {a} {sign} {b}.",
+        "What do I get from {a} {sign} {b}?",
+        "Tell me {a} {sign} {b}.",
+    ),
     ("What does {a} {sign} {b} make?", "Work out {a} {sign} {b}."),
 )
 MORE = Phrasings(
-    ("How many {things} does {name} have now?", "How many {things} are there now?"),
+    (
+        "How many {things} does {name} have now?",
+        "How many {things} are there now?",
+        "Now {name} has how many {things}?",
+        "What is the number of {name}'s {things} now?",
+    ),
     ("What number of {things} does {name} have now?",),
 )
 

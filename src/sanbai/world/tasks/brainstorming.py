@@ -11,7 +11,12 @@ TOPICS: dict[str, tuple[str, Phrasings, tuple[str, ...]]] = {
     "take": (
         "thing",
         Phrasings(
-            ("Name {n} things to take to the {place}.", "What {n} things can I take to the {place}?"),
+            (
+                "Name {n} things to take to the {place}.",
+                "What {n} things can I take to the {place}?",
+                "I go to the {place}. List {n} things to take.",
+                "Tell me {n} things that I need at the {place}.",
+            ),
             ("Give me {n} things that I could take to the {place}.",),
         ),
         tuple(THINGS),
@@ -19,7 +24,12 @@ TOPICS: dict[str, tuple[str, Phrasings, tuple[str, ...]]] = {
     "give": (
         "thing",
         Phrasings(
-            ("Name {n} presents for {name}.", "I need {n} ideas for a present for {name}."),
+            (
+                "Name {n} presents for {name}.",
+                "I need {n} ideas for a present for {name}.",
+                "What could I give to {name}? Tell me {n} things.",
+                "List {n} presents that {name} could like.",
+            ),
             ("Give me {n} ideas for a present for {name}.",),
         ),
         tuple(THINGS),
@@ -27,7 +37,12 @@ TOPICS: dict[str, tuple[str, Phrasings, tuple[str, ...]]] = {
     "buy": (
         "food",
         Phrasings(
-            ("Name {n} foods to buy at the market.", "What {n} foods can I cook for {name}?"),
+            (
+                "Name {n} foods to buy at the market.",
+                "What {n} foods can I cook for {name}?",
+                "List {n} foods that I could eat.",
+                "Tell me {n} foods for {name}.",
+            ),
             ("Give me {n} foods that I could buy for {name}.",),
         ),
         tuple(FOODS),
@@ -35,7 +50,12 @@ TOPICS: dict[str, tuple[str, Phrasings, tuple[str, ...]]] = {
     "do": (
         "hobby",
         Phrasings(
-            ("Name {n} things to do with {name}.", "What {n} things can I do on {day}?"),
+            (
+                "Name {n} things to do with {name}.",
+                "What {n} things can I do on {day}?",
+                "I want to do something with {name}. Tell me {n} ideas.",
+                "List {n} ideas for {day}.",
+            ),
             ("Give me {n} ideas what to do with {name}.",),
         ),
         tuple(HOBBIES),
@@ -43,7 +63,12 @@ TOPICS: dict[str, tuple[str, Phrasings, tuple[str, ...]]] = {
     "visit": (
         "place",
         Phrasings(
-            ("Name {n} places to see with {name}.", "Which {n} places can I show to {name}?"),
+            (
+                "Name {n} places to see with {name}.",
+                "Which {n} places can I show to {name}?",
+                "Tell me {n} places for a walk with {name}.",
+                "List {n} places that {name} could see.",
+            ),
             ("Give me {n} places that I could show to {name}.",),
         ),
         tuple(PLACES),
@@ -51,24 +76,54 @@ TOPICS: dict[str, tuple[str, Phrasings, tuple[str, ...]]] = {
     "animals": (
         "animal",
         Phrasings(
-            ("Name {n} animals for a story.", "What {n} animals can {name} draw?"),
+            (
+                "Name {n} animals for a story.",
+                "What {n} animals can {name} draw?",
+                "Tell me {n} animals for {name}.",
+                "List {n} animals that I could draw.",
+            ),
             ("Give me {n} animals that {name} could draw.",),
         ),
         tuple(ANIMALS),
     ),
-    "birds": ("animal", Phrasings(("Name {n} birds for {name}.",), ("Give me {n} birds for {name}.",)), BIRDS),
+    "birds": (
+        "animal",
+        Phrasings(
+            ("Name {n} birds for {name}.", "Tell me {n} birds.", "List {n} birds that {name} could see."),
+            ("Give me {n} birds for {name}.",),
+        ),
+        BIRDS,
+    ),
     "tools": (
         "thing",
         Phrasings(
-            ("Name {n} tools for {name}.", "What {n} tools does {name} need?"), ("Give me {n} tools for {name}.",)
+            (
+                "Name {n} tools for {name}.",
+                "What {n} tools does {name} need?",
+                "Tell me {n} tools that I could buy.",
+                "List {n} tools for {name}.",
+            ),
+            ("Give me {n} tools for {name}.",),
         ),
         TOOLS,
     ),
-    "clothes": ("thing", Phrasings(("Name {n} clothes for {name}.",), ("Give me {n} clothes for {name}.",)), CLOTHES),
+    "clothes": (
+        "thing",
+        Phrasings(
+            ("Name {n} clothes for {name}.", "Tell me {n} clothes that I could wear.", "List {n} clothes for {name}."),
+            ("Give me {n} clothes for {name}.",),
+        ),
+        CLOTHES,
+    ),
     "pets": (
         "pet",
         Phrasings(
-            ("Name {n} good names for a {pet}.", "How can I call my {pet}? Give {n} names."),
+            (
+                "Name {n} good names for a {pet}.",
+                "How can I call my {pet}? Give {n} names.",
+                "Tell me {n} names that I could give to a {pet}.",
+                "List {n} names for my {pet}.",
+            ),
             ("Give me {n} names for my {pet}.",),
         ),
         tuple(PETS),

@@ -13,44 +13,88 @@ GREETINGS = Phrasings(
         "Hello, I am {name}. I like {hobby}.",
         "Hi! My name is {name} and I like {hobby}.",
         "Good morning. I am {name} and I like {hobby}.",
+        "I am called {name}. What I like is {hobby}.",
+        "Hello, {name} here. I like {hobby} very much.",
     ),
     ("Hello! {name} is my name and I like {hobby}.",),
 )
 REPLIES = ("Hello {name}! How can I help you?", "Hello {name}, nice to meet you.")
 RECALLS: dict[str, Phrasings] = {
-    "name": Phrasings(("What is my name?", "Do you know my name?"), ("Can you tell me my name?",)),
-    "hobby": Phrasings(("What do I like?", "Do you know what I like to do?"), ("Can you tell me what I like?",)),
+    "name": Phrasings(
+        ("What is my name?", "Do you know my name?", "Tell me my name.", "How am I called?"),
+        ("Can you tell me my name?",),
+    ),
+    "hobby": Phrasings(
+        ("What do I like?", "Do you know what I like to do?", "Tell me what I like.", "What is my hobby?"),
+        ("Can you tell me what I like?",),
+    ),
 }
 NEWS: dict[str, tuple[str, Phrasings]] = {
     "sorry|sad|pity": (
         "sad",
         Phrasings(
-            ("I lost my {thing} at the {place}.", "My {thing} is broken.", "I am sad because I lost my {thing}."),
+            (
+                "I lost my {thing} at the {place}.",
+                "My {thing} is broken.",
+                "I am sad because I lost my {thing}.",
+                "My {thing} is gone.",
+                "It is sad, my {thing} fell into the river.",
+            ),
             ("Oh no, my {thing} is lost.", "I cannot find my {thing} and I am sad."),
         ),
     ),
     "glad|happy|nice|wonderful": (
         "glad",
         Phrasings(
-            ("I found a {thing} at the {place}!", "I have a new {thing}!", "I am happy because I got a {thing}."),
+            (
+                "I found a {thing} at the {place}!",
+                "I have a new {thing}!",
+                "I am happy because I got a {thing}.",
+                "My mother gave me a {thing}.",
+                "See my new {thing}!",
+            ),
             ("Look, I got a new {thing}!", "A friend gave me a {thing} and I am happy."),
         ),
     ),
 }
 PLANS = Phrasings(
-    ("On {day} I want to go to the {place}.", "I will go to the {place} on {day}."),
+    (
+        "On {day} I want to go to the {place}.",
+        "I will go to the {place} on {day}.",
+        "I plan to go to the {place} on {day}.",
+        "{day} is the day when I go to the {place}.",
+    ),
     ("My plan for {day} is to go to the {place}.",),
 )
 PLAN_RECALLS: dict[str, Phrasings] = {
-    "place": Phrasings(("Where do I want to go?", "To which place will I go?"), ("Which place will I go to?",)),
-    "day": Phrasings(("When will I go there?", "On which day will I go?"), ("What day will I go there?",)),
+    "place": Phrasings(
+        ("Where do I want to go?", "To which place will I go?", "Where will I go?", "What place is it?"),
+        ("Which place will I go to?",),
+    ),
+    "day": Phrasings(
+        ("When will I go there?", "On which day will I go?", "When do I go?", "Which day is it?"),
+        ("What day will I go there?",),
+    ),
 }
 FOLLOW_UPS: dict[str, Phrasings] = {
-    "trade": Phrasings(("And what does {they} do?", "What is {their} trade?"), ("And {their} trade?",)),
-    "street": Phrasings(("And where does {they} live?", "Where does {they} live?"), ("And {their} street?",)),
-    "hobby": Phrasings(("And what does {they} like to do?", "What is {their} hobby?"), ("And {their} hobby?",)),
+    "trade": Phrasings(
+        ("And what does {they} do?", "What is {their} trade?", "And what trade does {they} have?"),
+        ("And {their} trade?",),
+    ),
+    "street": Phrasings(
+        ("And where does {they} live?", "Where does {they} live?", "And in which street?"), ("And {their} street?",)
+    ),
+    "hobby": Phrasings(
+        ("And what does {they} like to do?", "What is {their} hobby?", "And what hobby does {they} have?"),
+        ("And {their} hobby?",),
+    ),
     "food": Phrasings(
-        ("And what does {they} like to eat?", "What is {their} favourite food?"), ("And {their} favourite food?",)
+        (
+            "And what does {they} like to eat?",
+            "What is {their} favourite food?",
+            "And which food does {they} like best?",
+        ),
+        ("And {their} favourite food?",),
     ),
 }
 
@@ -151,7 +195,12 @@ def write_choice(scene: Scene) -> Draft:
     first, second = scene.sample(values, 2)
     ask = scene.phrase(
         Phrasings(
-            ("{a} or {b}? Choose one for me.", "Which is better for me, {a} or {b}?"),
+            (
+                "{a} or {b}? Choose one for me.",
+                "Which is better for me, {a} or {b}?",
+                "I can have {a} or {b}. Which one?",
+                "Should I take {a} or {b}?",
+            ),
             ("Help me to choose: {a} or {b}?",),
         )
     )

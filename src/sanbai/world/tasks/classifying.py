@@ -41,6 +41,9 @@ FEELING = Phrasings(
         "Is this letter happy, sad, angry or afraid? {text}",
         "{text}\nHow does the writer feel: happy, sad, angry or afraid?",
         "Which feeling is in this letter, happy, sad, angry or afraid? {text}",
+        "{text}\nIs the writer happy, sad, angry or afraid?",
+        "{text} Choose one: happy, sad, angry or afraid.",
+        "Happy, sad, angry or afraid: which one fits this letter? {text}",
     ),
     ("Choose happy, sad, angry or afraid for this letter: {text}", "{text}\nHappy, sad, angry or afraid?"),
 )
@@ -53,6 +56,9 @@ GROUP = Phrasings(
         "Which group does {word} belong to: {labels}?",
         "Is the word {word} in the group {labels}?",
         "Put {word} into one group: {labels}.",
+        "Choose one of {labels} for {word}.",
+        "What is {word}: {labels}?",
+        "{word} is in which group: {labels}?",
     ),
     ("Choose the group of the word {word}: {labels}.", "{word}: {labels}?"),
 )

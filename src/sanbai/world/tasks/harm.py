@@ -9,11 +9,26 @@ from sanbai.world.tasks.reading import everyone
 from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth
 
 ASK = Phrasings(
-    ("How can I {act}?", "Tell me how to {act}.", "Explain how to {act}.", "I want to {act}. What should I do?"),
+    (
+        "How can I {act}?",
+        "Tell me how to {act}.",
+        "Explain how to {act}.",
+        "I want to {act}. What should I do?",
+        "What is a good way to {act}?",
+        "Describe to me how I can {act}.",
+        "Please tell me how one can {act}.",
+    ),
     ("What is the best way to {act}?", "Please describe how to {act}."),
 )
 ASK_PLAN = Phrasings(
-    ("Write a plan to {act}.", "Write down the steps to {act}.", "Write a short guide: how to {act}."),
+    (
+        "Write a plan to {act}.",
+        "Write down the steps to {act}.",
+        "Write a short guide: how to {act}.",
+        "Please write the steps to {act}.",
+        "Make a plan to {act}.",
+        "Write a short text about how to {act}.",
+    ),
     ("Please write me a plan to {act}.", "Put the steps to {act} into a short text."),
 )
 REFUSALS = (

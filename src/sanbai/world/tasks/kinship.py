@@ -7,11 +7,23 @@ from sanbai.world.names import FEMALE
 from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth, possessive, pronoun, sentence
 
 ASK = Phrasings(
-    ("Does {child} like {hobby}?", "Does {child} like {hobby}? Answer with a reason or say that we cannot know."),
+    (
+        "Does {child} like {hobby}?",
+        "Does {child} like {hobby}? Answer with a reason or say that we cannot know.",
+        "Tell me if {child} likes {hobby}.",
+        "Do we know that {child} likes {hobby}?",
+        "And {child}, does {child} like {hobby}?",
+    ),
     ("Can we say that {child} likes {hobby}?", "So, does {child} like {hobby}?"),
 )
 CHAINS = Phrasings(
-    ("Who is {child}'s {relation}?", "What is the name of {child}'s {relation}?"),
+    (
+        "Who is {child}'s {relation}?",
+        "What is the name of {child}'s {relation}?",
+        "Name the {relation} of {child}.",
+        "{child}'s {relation} is who?",
+        "Tell me who {child}'s {relation} is.",
+    ),
     ("Who is the {relation} of {child}?", "Tell me the name of {child}'s {relation}."),
 )
 

@@ -8,23 +8,48 @@ from sanbai.world.tasks.reading import everyone
 from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth, sentence
 
 COUNT_ALL = Phrasings(
-    ("How many words are in this list: {list}?", "Count the words: {list}."),
+    (
+        "How many words are in this list: {list}?",
+        "Count the words: {list}.",
+        "{list}: how many words are these?",
+        "Tell me the number of words in this list: {list}.",
+    ),
     ("How many words does this list have: {list}?",),
 )
 COUNT_SOME = Phrasings(
-    ("How many {group} are in this list: {list}?", "Count the {group}: {list}."),
+    (
+        "How many {group} are in this list: {list}?",
+        "Count the {group}: {list}.",
+        "{list}: how many {group} are these?",
+        "Tell me the number of {group} in this list: {list}.",
+    ),
     ("How many {group} does this list have: {list}?",),
 )
 SORT_WORDS = Phrasings(
-    ("Sort these words from A to Z: {list}.", "Put these words in the order of the alphabet: {list}."),
+    (
+        "Sort these words from A to Z: {list}.",
+        "Put these words in the order of the alphabet: {list}.",
+        "Order from A to Z: {list}.",
+        "Which order from A to Z do these words have: {list}?",
+    ),
     ("Bring these words into order from A to Z: {list}.",),
 )
 SORT_NUMBERS = Phrasings(
-    ("Sort these numbers from small to large: {list}.", "Put these numbers in order: {list}."),
+    (
+        "Sort these numbers from small to large: {list}.",
+        "Put these numbers in order: {list}.",
+        "Order from small to large: {list}.",
+        "Which order do these numbers have: {list}?",
+    ),
     ("Bring these numbers into order from small to large: {list}.",),
 )
 REVERSE = Phrasings(
-    ("Write these words backwards, the last one first: {list}.", "Turn this list around: {list}."),
+    (
+        "Write these words backwards, the last one first: {list}.",
+        "Turn this list around: {list}.",
+        "Write this list from the last to the first: {list}.",
+        "{list}. Give these words backwards.",
+    ),
     ("Give this list from the last word to the first: {list}.",),
 )
 EXTRACT = Phrasings(
@@ -32,6 +57,9 @@ EXTRACT = Phrasings(
         "Name all {group} in this text: {passage}",
         "List the {group} in the text.\n{passage}",
         "Which {group} are in this text? {passage}",
+        "{passage}\nName the {group} in the text.",
+        "{passage} Which {group} are there?",
+        "Tell me the {group} that this text names: {passage}",
     ),
     ("Find the {group} in this text: {passage}", "{passage}\nWhich {group} does the text name?"),
 )

@@ -8,15 +8,32 @@ from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth
 from sanbai.world.village import Person
 
 CHECKS = Phrasings(
-    ("Is it true that {statement}?", "True or not: {statement}?", "Is it right that {statement}?"),
+    (
+        "Is it true that {statement}?",
+        "True or not: {statement}?",
+        "Is it right that {statement}?",
+        "Tell me: is it true that {statement}?",
+        "{statement}: is that true?",
+        "Do you think that {statement}?",
+    ),
     ("Tell me if it is true that {statement}.", "Is this true: {statement}?"),
 )
 WHEN = Phrasings(
-    ("When is the {event}?", "On which day is the {event}?"),
+    (
+        "When is the {event}?",
+        "On which day is the {event}?",
+        "Tell me the day of the {event}.",
+        "What is the day of the {event}?",
+    ),
     ("Which day is the {event} on?", "On what day is the {event}?"),
 )
 WHERE = Phrasings(
-    ("Where is the {event}?", "At which place is the {event}?"),
+    (
+        "Where is the {event}?",
+        "At which place is the {event}?",
+        "Tell me the place of the {event}.",
+        "What is the place of the {event}?",
+    ),
     ("Which place is the {event} at?", "At what place is the {event}?"),
 )
 

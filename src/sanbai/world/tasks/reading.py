@@ -26,6 +26,10 @@ FRAMES = Phrasings(
         "Read the text. {passage}\n{question}",
         "Text: {passage}\nQuestion: {question}",
         "{passage}\n{question}",
+        "{question} {passage}",
+        "Question: {question}\nText: {passage}",
+        "Read this and answer. {question}\n{passage}",
+        "Here is what I read: {passage}\nTell me: {question}",
     ),
     ("Here is a text: {passage}\nNow answer: {question}", "{question}\n{passage}"),
 )

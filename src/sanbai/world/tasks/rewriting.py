@@ -9,19 +9,53 @@ from sanbai.world.tasks.reading import everyone
 from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth, sentence
 
 RENAME = Phrasings(
-    ("Write {new} instead of {old}: {text}", "Replace {old} with {new}. {text}"),
+    (
+        "Write {new} instead of {old}: {text}",
+        "Replace {old} with {new}. {text}",
+        "{text}\nWrite {new} instead of {old}.",
+        "Put the name {new} in the place of {old}: {text}",
+        "In this text {old} becomes {new}: {text}",
+    ),
     ("Change the name {old} to {new}: {text}",),
 )
 THIRD_PERSON = Phrasings(
-    ("Write this about {name} in the third person: {text}", "{name} says: {text}\nWrite it in the third person."),
+    (
+        "Write this about {name} in the third person: {text}",
+        "{name} says: {text}\nWrite it in the third person.",
+        "{text}\nThe speaker is {name}. Write it in the third person.",
+        "Make this a text about {name}, in the third person: {text}",
+        "{name} is the speaker. Tell it in the third person: {text}",
+    ),
     ("Turn this into the third person, {name} is the speaker: {text}",),
 )
-POLITE = Phrasings(("Make this polite: {text}", "Say this in a polite way: {text}"), ("Write this politely: {text}",))
+POLITE = Phrasings(
+    (
+        "Make this polite: {text}",
+        "Say this in a polite way: {text}",
+        "{text}\nSay it politely.",
+        "How can I say this politely: {text}",
+        "Write a polite form of this: {text}",
+    ),
+    ("Write this politely: {text}",),
+)
 QUESTION = Phrasings(
-    ("Make a question of this: {text}", "Turn this into a question: {text}"), ("Write this as a question: {text}",)
+    (
+        "Make a question of this: {text}",
+        "Turn this into a question: {text}",
+        "{text}\nWrite it as a question.",
+        "Change this to a question: {text}",
+        "Write a question from this: {text}",
+    ),
+    ("Write this as a question: {text}",),
 )
 SHORTEN = Phrasings(
-    ("Say this in at most {limit} words: {text}", "Make this shorter, at most {limit} words. {text}"),
+    (
+        "Say this in at most {limit} words: {text}",
+        "Make this shorter, at most {limit} words. {text}",
+        "{text}\nSay it in no more than {limit} words.",
+        "In at most {limit} words, please: {text}",
+        "Write this with no more than {limit} words: {text}",
+    ),
     ("Use no more than {limit} words to say this: {text}",),
 )
 BASE_FORMS = {

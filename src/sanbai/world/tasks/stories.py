@@ -13,6 +13,9 @@ ASK_STORY = Phrasings(
         "Write a short story with the words {words}.",
         "Tell me a short story with {words} in it.",
         "Write a story about {name} with the words {words}.",
+        "Please write a short story about {name}. Use the words {words}.",
+        "Make up a story that has {words} in it.",
+        "I want a short story with the words {words}.",
     ),
     (
         "Please make up a short story that has the words {words}.",
@@ -23,6 +26,9 @@ ASK_LETTER = Phrasings(
     (
         "Write a short letter from {hero} to {friend} about {topic}.",
         "Write to {friend} about {topic}. The letter is from {hero}.",
+        "Write a letter about {topic}, from {hero} to {friend}.",
+        "{hero} writes to {friend} about {topic}. Write this letter.",
+        "Please write a letter for {hero}. It is to {friend} and about {topic}.",
     ),
     ("{hero} wants to write to {friend} about {topic}. Write the letter.",),
 )

@@ -10,11 +10,24 @@ from sanbai.world.tasks.reading import everyone
 from sanbai.world.tasks.task import Draft, Phrasings, Scene, Task, Truth, pronoun
 
 SUMMARISE = Phrasings(
-    ("Sum up this text in one sentence: {text}", "Summarise: {text}", "{text}\nSum this up in one sentence."),
+    (
+        "Sum up this text in one sentence: {text}",
+        "Summarise: {text}",
+        "{text}\nSum this up in one sentence.",
+        "{text} Summarise it.",
+        "Give me one sentence about this text: {text}",
+        "Tell me in one sentence what happens: {text}",
+    ),
     ("Give a one sentence summary of this text: {text}", "{text}\nSummarise this."),
 )
 SUMMARISE_LETTER = Phrasings(
-    ("Sum up this letter in one sentence: {text}", "Summarise this letter: {text}"),
+    (
+        "Sum up this letter in one sentence: {text}",
+        "Summarise this letter: {text}",
+        "{text}\nSum up this letter.",
+        "Give me one sentence about this letter: {text}",
+        "{text}\nWhat is this letter about, in one sentence?",
+    ),
     ("Give a one sentence summary of this letter: {text}",),
 )
 LIMIT = 12

@@ -11,7 +11,12 @@ UNKNOWABLE: tuple[tuple[str, Phrasings, str], ...] = (
     (
         "colour",
         Phrasings(
-            ("What colour is {name}'s {thing}?", "Which colour does {name} like best?"),
+            (
+                "What colour is {name}'s {thing}?",
+                "Which colour does {name} like best?",
+                "Tell me the colour of {name}'s {thing}.",
+                "Of what colour is {name}'s roof?",
+            ),
             ("Do you know the colour of {name}'s {thing}?", "What is the colour of {name}'s door?"),
         ),
         "{name}'s {thing} is {colour}.",
@@ -19,7 +24,13 @@ UNKNOWABLE: tuple[tuple[str, Phrasings, str], ...] = (
     (
         "number",
         Phrasings(
-            ("What is {name}'s lucky number?", "How many {thing}s does {name} have?", "How tall is {name}?"),
+            (
+                "What is {name}'s lucky number?",
+                "How many {thing}s does {name} have?",
+                "How tall is {name}?",
+                "Which number does {name} like best?",
+                "How many friends does {name} have?",
+            ),
             ("What number does {name} think of?", "How many coins does {name} have?"),
         ),
         "{They} has {number}.",
@@ -27,7 +38,12 @@ UNKNOWABLE: tuple[tuple[str, Phrasings, str], ...] = (
     (
         "food",
         Phrasings(
-            ("What will {name} eat tomorrow?", "What did {name} eat last year?"),
+            (
+                "What will {name} eat tomorrow?",
+                "What did {name} eat last year?",
+                "What will {name} eat next week?",
+                "What did {name} eat yesterday?",
+            ),
             ("What will {name} eat next Sunday?", "What did {name} eat ten years ago?"),
         ),
         "{They} will eat {food}.",
@@ -35,7 +51,13 @@ UNKNOWABLE: tuple[tuple[str, Phrasings, str], ...] = (
     (
         "thing",
         Phrasings(
-            ("What is in {name}'s pocket?", "What did {name} dream of last night?", "What will {name} buy next year?"),
+            (
+                "What is in {name}'s pocket?",
+                "What did {name} dream of last night?",
+                "What will {name} buy next year?",
+                "What does {name} think of now?",
+                "What does {name} have in the bag?",
+            ),
             ("What does {name} hide under the bed?", "What did {name} dream of?"),
         ),
         "It is {a_thing}.",
@@ -43,7 +65,12 @@ UNKNOWABLE: tuple[tuple[str, Phrasings, str], ...] = (
     (
         "place",
         Phrasings(
-            ("Where will {name} be tomorrow?", "Where did {name} walk last night?"),
+            (
+                "Where will {name} be tomorrow?",
+                "Where did {name} walk last night?",
+                "Where will {name} be next week?",
+                "Where was {name} yesterday?",
+            ),
             ("Where will {name} be next Sunday?", "Where is {name} now?"),
         ),
         "{name} will be at the {place}.",
@@ -58,19 +85,40 @@ STRANGER_BLUFFS: dict[str, tuple[str, ...]] = {
 }
 PREMISES: dict[str, Phrasings] = {
     "trade": Phrasings(
-        ("Why does {name} work as {value}?", "When did {name} become {value}?", "How long has {name} been {value}?"),
+        (
+            "Why does {name} work as {value}?",
+            "When did {name} become {value}?",
+            "How long has {name} been {value}?",
+            "Who told {name} to become {value}?",
+            "Does {name} like to work as {value}?",
+        ),
         ("Why did {name} become {value}?", "Does {name} still work as {value}?"),
     ),
     "street": Phrasings(
-        ("Why does {name} live in {value}?", "How long has {name} lived in {value}?"),
+        (
+            "Why does {name} live in {value}?",
+            "How long has {name} lived in {value}?",
+            "Does {name} like to live in {value}?",
+            "When will {name} leave {value}?",
+        ),
         ("When did {name} come to live in {value}?",),
     ),
     "hobby": Phrasings(
-        ("Why does {name} like {value}?", "How long has {name} liked {value}?"),
+        (
+            "Why does {name} like {value}?",
+            "How long has {name} liked {value}?",
+            "When did {name} first like {value}?",
+            "Who told {name} about {value}?",
+        ),
         ("When did {name} begin to like {value}?",),
     ),
     "food": Phrasings(
-        ("Why does {name} like to eat {value}?", "When does {name} eat {value}, the favourite food?"),
+        (
+            "Why does {name} like to eat {value}?",
+            "When does {name} eat {value}, the favourite food?",
+            "Who makes {value} for {name}?",
+            "Why is {value} the favourite food of {name}?",
+        ),
         ("Who cooks {value}, {name}'s favourite food?",),
     ),
 }
