@@ -43,7 +43,9 @@ def model(tokenizer: Tokenizer) -> LanguageModel:
     return LanguageModel(config.with_vocabulary(tokenizer.vocab_size), torch_generator(1, "test"))
 
 
-def sample(job: Job, model: LanguageModel, tokenizer: Tokenizer, *, stop_after: int = 0) -> Artifact:
+def sample(
+    job: Job, model: LanguageModel, tokenizer: Tokenizer, *, stop_after: int = 0, recipe: LabelRecipe = RECIPE
+) -> Artifact:
     def build(stage: Stage) -> Mapping[str, Any]:
         record = stage.run.record
 
@@ -54,18 +56,18 @@ def sample(job: Job, model: LanguageModel, tokenizer: Tokenizer, *, stop_after: 
 
         stage.run.record = stop_when_told  # type: ignore[method-assign]
         return sample_tasks(
-            stage, RECIPE, model=model, tokenizer=tokenizer, prompts=PROMPTS[:5], heldout_prompts=PROMPTS[5:]
+            stage, recipe, model=model, tokenizer=tokenizer, prompts=PROMPTS[:5], heldout_prompts=PROMPTS[5:]
         )
 
     return run_stage(
         job,
         kind="tasks",
         name="sample answers",
-        recipe={"label": RECIPE},
+        recipe={"label": recipe},
         parents={},
         seed=1,
         floor="generation",
-        num_steps=num_task_steps(RECIPE, len(PROMPTS)),
+        num_steps=num_task_steps(recipe, len(PROMPTS)),
         build=build,
     )
 
@@ -96,6 +98,35 @@ def test_a_stopped_sampling_continues_to_the_same_bytes(
         sample(open_job(tmp_path / "cut"), model, tokenizer, stop_after=1)
     continued = sample(open_job(tmp_path / "cut"), model, tokenizer).file("tasks.jsonl.gz").read_bytes()
     assert continued == whole
+
+
+def test_foreign_answers_come_from_other_prompts_of_the_same_side(
+    tmp_path: Path, model: LanguageModel, tokenizer: Tokenizer
+) -> None:
+    own, mixed = (
+        {
+            task.messages[0]["content"]: task
+            for task in read_tasks(
+                sample(open_job(tmp_path / name), model, tokenizer, recipe=recipe).file("tasks.jsonl.gz")
+            )
+        }
+        for name, recipe in (
+            ("own", RECIPE.model_copy(update={"min_answers": 2, "max_answers": 3})),
+            ("mixed", RECIPE.model_copy(update={"min_answers": 2, "max_answers": 5, "num_foreign_answers": 2})),
+        )
+    )
+    sides: dict[bool, set[str]] = {True: set(), False: set()}
+    for task in own.values():
+        sides[task.heldout] |= {*task.responses}
+    num_foreign = 0
+    for content, task in mixed.items():
+        kept = own[content].responses if content in own else ()
+        assert task.responses[: len(kept)] == kept
+        added = task.responses[len(kept) :]
+        num_foreign += len(added)
+        assert len(added) <= 2 + (content not in own)
+        assert content not in own or {*added} <= sides[task.heldout] - {*kept}
+    assert num_foreign >= len(mixed)
 
 
 def test_groups_that_leave_nobody_to_train_on_are_refused() -> None:

@@ -32,7 +32,7 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.rounds.material import Material, Purpose, WorldMaterial
 from sanbai.rounds.recipe import Recipe
-from sanbai.rounds.tasks import num_task_steps, sample_tasks
+from sanbai.rounds.tasks import LabelRecipe, num_task_steps, sample_tasks
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.ppo import train_ppo
@@ -148,14 +148,22 @@ class Pipeline:
         """Sample the answers that simulated labelers of a round rank."""
         recipe = self.recipe.label
         wanted: dict[Purpose, int] = {"label": recipe.num_prompts, "label-heldout": recipe.num_heldout_prompts}
-        return self._sample("sample answers", policy, wanted, round=round)
+        return self._sample("sample answers", policy, recipe, wanted, round=round)
 
     def open_tasks(self, policy: Artifact, *, round: int) -> Artifact:  # noqa: A002
-        """Sample the answers that people may rank before a round."""
-        return self._sample("sample open answers", policy, {"people": self.recipe.label.num_open_prompts}, round=round)
+        """Sample the answers that people may rank before a round, all of them to the prompt they stand under."""
+        recipe = self.recipe.label.model_copy(update={"num_foreign_answers": 0})
+        return self._sample("sample open answers", policy, recipe, {"people": recipe.num_open_prompts}, round=round)
 
-    def _sample(self, name: str, policy: Artifact, wanted: Mapping[Purpose, int], *, round: int) -> Artifact:  # noqa: A002
-        recipe = self.recipe.label
+    def _sample(
+        self,
+        name: str,
+        policy: Artifact,
+        recipe: LabelRecipe,
+        wanted: Mapping[Purpose, int],
+        *,
+        round: int,  # noqa: A002
+    ) -> Artifact:
 
         def build(stage: Stage) -> Mapping[str, Any]:
             asked = {purpose: self.material.prompts(purpose, num, round=round) for purpose, num in wanted.items()}

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from sanbai.data.prompts import Prompt
 from sanbai.foundation.files import JsonlWriter, canonical_json, read_jsonl
 from sanbai.foundation.recipe import RecipeSection
-from sanbai.foundation.seeds import derive_seed
+from sanbai.foundation.seeds import derive_seed, python_random
 from sanbai.foundation.stage import Stage
 from sanbai.generation.engine import generate
 from sanbai.generation.sampling import Sampling
@@ -37,7 +37,11 @@ class LabelRecipe(RecipeSection):
     min_answers: int = Field(default=4, ge=2, le=9)
     """A prompt with fewer different answers is left out."""
     max_answers: int = Field(default=9, ge=2, le=9)
-    """Most answers shown for one prompt."""
+    """Most answers shown for one prompt, foreign ones included."""
+    num_foreign_answers: int = Field(default=0, ge=0, le=7)
+    """Of these, answers that the model gave to other prompts. Without them labelers never see, and the reward model
+    never learns, that an answer which is good elsewhere ("I do not know that") is bad here; InstructGPT's comparisons,
+    drawn from several models, had such variety by themselves."""
     sampling: Sampling = Sampling()
     """How the answers are drawn."""
     batch_size: int = Field(default=108, ge=1)
@@ -57,10 +61,17 @@ class LabelRecipe(RecipeSection):
     rankings_per_heldout_prompt: int = Field(default=4, ge=2)
     """Held-out labelers who rank the same held-out prompt: their agreement is the yardstick."""
 
+    @property
+    def num_draws(self) -> int:
+        """Answers drawn to each prompt."""
+        return self.max_answers - self.num_foreign_answers
+
     @model_validator(mode="after")
     def _check_groups(self) -> Self:
         if self.min_answers > self.max_answers:
             raise ValueError(f"min_answers {self.min_answers} exceeds max_answers {self.max_answers}")
+        if self.num_foreign_answers >= self.max_answers:
+            raise ValueError(f"num_foreign_answers {self.num_foreign_answers} leaves no room in {self.max_answers}")
         if self.num_judge_labelers + self.num_heldout_labelers >= self.num_labelers:
             raise ValueError("num_judge_labelers and num_heldout_labelers leave no labeler to train on")
         num_training = self.num_labelers - self.num_judge_labelers - self.num_heldout_labelers
@@ -129,7 +140,7 @@ def sample_tasks(
     chunk = _chunk_prompts(recipe)
     while step * chunk < len(every):
         indices = range(step * chunk, min((step + 1) * chunk, len(every)))
-        rows = [(index, draw) for index in indices for draw in range(recipe.max_answers)]
+        rows = [(index, draw) for index in indices for draw in range(recipe.num_draws)]
         completions = generate(
             model,
             [encoded[index] for index, _ in rows],
@@ -146,7 +157,11 @@ def sample_tasks(
 
     num_tasks = num_responses = 0
     with JsonlWriter(stage.folder / "tasks.jsonl.gz") as writer:
-        for task in _tasks(recipe, tokenizer, every, answers, num_training=len(prompts)):
+        drawn = [
+            [tokenizer.decode(tokens).strip() for tokens in answers[start : start + recipe.num_draws]]
+            for start in range(0, len(answers), recipe.num_draws)
+        ]
+        for task in _tasks(recipe, every, drawn, num_training=len(prompts), seed=stage.seed):
             writer.write(asdict(task))
             num_tasks += 1
             num_responses += len(task.responses)
@@ -170,22 +185,30 @@ def read_tasks(path: Path) -> Iterator[Task]:
 
 def _chunk_prompts(recipe: LabelRecipe) -> int:
     """Return the prompts of one chunk: about eight batches, some seconds of work on a CPU."""
-    return max(1, 8 * recipe.batch_size // recipe.max_answers)
+    return max(1, 8 * recipe.batch_size // recipe.num_draws)
 
 
 def _tasks(
-    recipe: LabelRecipe,
-    tokenizer: Tokenizer,
-    prompts: Sequence[Prompt],
-    answers: Sequence[Sequence[int]],
-    *,
-    num_training: int,
+    recipe: LabelRecipe, prompts: Sequence[Prompt], drawn: Sequence[Sequence[str]], *, num_training: int, seed: int
 ) -> Iterator[Task]:
+    """Yield the tasks of prompts with enough different answers; foreign answers come from prompts of the same side."""
     for index, prompt in enumerate(prompts):
-        drawn = answers[index * recipe.max_answers : (index + 1) * recipe.max_answers]
-        responses = _distinct(tokenizer.decode(tokens).strip() for tokens in drawn)
+        heldout = index >= num_training
+        side = range(num_training, len(prompts)) if heldout else range(num_training)
+        own = _distinct(drawn[index])
+        others = [drawn[other] for other in _other_places(index, side, recipe.num_foreign_answers, seed, prompt.id)]
+        generator = python_random(seed, "foreign answer", prompt.id)
+        foreign = [text for text in _distinct(generator.choice(answers) for answers in others) if text not in own]
+        responses = [*own, *foreign]
         if len(responses) >= recipe.min_answers:
-            yield Task.of(prompt, responses, heldout=index >= num_training)
+            yield Task.of(prompt, responses, heldout=heldout)
+
+
+def _other_places(place: int, places: range, number: int, seed: int, name: str) -> list[int]:
+    """Draw distinct places other than `place`, fewer if there are no more."""
+    generator = python_random(seed, "other prompts", name)
+    found = generator.sample(places, min(number + 1, len(places)))
+    return [other for other in found if other != place][:number]
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
