@@ -132,7 +132,7 @@ def test_trap_25_killed_it_ends_in_the_same_bits(
     assert_same_bits(outcome_after_kills(train, "killed", (2, 5)), outcome_after_kills(train, "undisturbed"))
 
 
-def test_trap_20_every_different_answer_is_read_exactly_once_an_epoch(
+def test_trap_20_every_prompt_and_every_different_answer_is_read_exactly_once_an_epoch(
     open_stage: Open,
     compute: Compute,
     model: LanguageModel,
@@ -142,26 +142,29 @@ def test_trap_20_every_different_answer_is_read_exactly_once_an_epoch(
 ) -> None:
     rankings = labeled(20)
     twice = Ranking("again", question(0), rankings[0].responses, ((0, 1, 2), (3,)), "another")
-    segments_read = 0
+    prompts_read = answers_read = 0
     forward = ScalarModel.forward
 
     def counting(self: ScalarModel, tokens_BT: Tensor, **arguments: Tensor) -> Tensor:
-        nonlocal segments_read
+        nonlocal prompts_read, answers_read
         if torch.is_grad_enabled():
-            segments_read += int(arguments["segments_BT"].max(1).values.sum())
+            prompts_read += int(arguments["segments_BT"].max(1).values.sum())
+            branches_BT = arguments["branches_BT"]
+            answers_read += int(((branches_BT[:, 1:] > branches_BT[:, :-1]) & (branches_BT[:, 1:] > 0)).sum())
         return forward(self, tokens_BT, **arguments)
 
     monkeypatch.setattr(ScalarModel, "forward", counting)
     recipe = RECIPE.model_copy(update={"validation_share": 0.0})
     start(open_stage(), compute, model, tokenizer, demonstrations, [*rankings, twice], recipe)
-    assert segments_read == 20 * 4
+    assert prompts_read == 20
+    assert answers_read == 20 * 4
 
 
 def test_trap_20_rankings_of_a_prompt_become_one_element_with_counted_preferences(tokenizer: Tokenizer) -> None:
     first = Ranking("1", question(0), ("a baker", "a smith", "a baker"), ((0,), (1, 2)), "x")
     second = Ranking("2", question(0), ("a smith", "a baker", "a potter"), ((1,), (0,), (2,)), "y")
     (element,) = collect_ranked_prompts(tokenizer, [first, second], max_prompt_tokens=32, max_response_tokens=24)
-    texts = [tokenizer.decode(list(row)) for row in element.rows]
+    texts = [tokenizer.decode([*element.tree.prompt, *answer]) for answer in element.tree.answers]
     assert [text.rpartition("?")[2] for text in texts] == ["a baker", "a smith", "a potter"]
     # x: baker > smith; baker > baker says nothing. y: baker > smith > potter.
     assert element.preference_KK.tolist() == [[0, 2, 1], [0, 0, 1], [0, 0, 0]]

@@ -85,13 +85,16 @@ class ScalarModel(nn.Module):
         *,
         positions_BT: Tensor | None = None,
         segments_BT: Tensor | None = None,
+        branches_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Return values_BT; arguments as `Transformer.forward`.
 
         In float32 at least, also under autocast: rewards differ by less than bfloat16 resolves.
         """
-        hidden_BTD = self.trunk(tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, cache=cache)
+        hidden_BTD = self.trunk(
+            tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, branches_BT=branches_BT, cache=cache
+        )
         exact = torch.promote_types(hidden_BTD.dtype, torch.float32)
         values_BT: Tensor = (hidden_BTD.to(exact) * self.head.weight.to(exact)).sum(dim=-1) + self.head.bias.to(exact)
         return values_BT

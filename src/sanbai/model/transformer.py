@@ -116,6 +116,7 @@ class Transformer(nn.Module):
         *,
         positions_BT: Tensor | None = None,
         segments_BT: Tensor | None = None,
+        branches_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
         """Return hidden_BTD after the last norm.
@@ -124,6 +125,7 @@ class Transformer(nn.Module):
             tokens_BT: ids; what stands on padding is never looked at, but must be an id.
             positions_BT: by default counted from the start of each segment.
             segments_BT: attention stays within a segment; 0 is padding; by default all one segment. See `mask.py`.
+            branches_BT: branches of segments that are trees; needs `positions_BT`, and no cache.
             cache: positions read before; the new ones are added. Their segments continue the old ones'.
 
         Raises:
@@ -134,14 +136,16 @@ class Transformer(nn.Module):
         num_new = tokens_BT.shape[1]
         segments_BS = segments_BT if cache is None else cache.append_segments(segments_BT)
         if positions_BT is None:
+            assert branches_BT is None
             positions_BT = positions_in_segments(segments_BS)[:, -num_new:]
+        assert branches_BT is None or cache is None
         self._check_length(num_new, cache)
 
         x_BTD = self.token_embedding(tokens_BT)
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding(positions_BT)
         dtype = _product_dtype(x_BTD)
-        mask_B1TS = additive_mask(num_new, segments_BS, dtype)
+        mask_B1TS = additive_mask(num_new, segments_BS, dtype, branches_BS=branches_BT)
         turn = None
         if self.config.positions == "rotary":
             turn = rotation(positions_BT, head_width=self.config.head_width, theta=self.config.rope_theta, dtype=dtype)

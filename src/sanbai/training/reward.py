@@ -1,7 +1,7 @@
 """The reward model: learn from rankings which answer people prefer.
 
-A prompt with all its answers is one element of a batch: every answer is read once, every pair of them counts (pairs
-spread over batches over-fit within one epoch, and read each answer K - 1 times).
+A prompt with all its answers is one element of a batch: the prompt is read once, every answer once, every pair of them
+counts (pairs spread over batches over-fit within one epoch, and read each answer K - 1 times).
 
 Input: the supervised model, rankings, demonstrations. Output: a scalar model's folder with `calibration.json`. Metrics
     a step: `loss`
@@ -34,6 +34,7 @@ from sanbai.foundation.stage import Stage
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import save_model
 from sanbai.objectives.reward import pair_accuracy, ranking_loss
+from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights
 from sanbai.training.gradients import LossPart, add_gradient, differentiate
@@ -41,7 +42,8 @@ from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.order import endless_order
 from sanbai.training.reward_model import calibrate, encode_answer, save_calibration
 from sanbai.training.schedule import cosine_rate
-from sanbai.training.sequences import group_by_tokens, pack_sequences
+from sanbai.training.sequences import group_by_tokens
+from sanbai.training.trees import Tree, pack_trees
 
 
 class RewardRecipe(RecipeSection):
@@ -77,12 +79,12 @@ class RankedPrompt:
 
     Attributes:
         key: names the prompt, equal for equal messages.
-        rows: prompt + answer + `<|end|>`, one for each different answer.
+        tree: the prompt, and each different answer with its `<|end|>`.
         preference_KK: how many labelers placed answer i strictly above answer j.
     """
 
     key: str
-    rows: tuple[tuple[int, ...], ...]
+    tree: Tree
     preference_KK: NDArray[np.float32]
 
 
@@ -109,20 +111,19 @@ def collect_ranked_prompts(
     for key in sorted(by_prompt):
         same = by_prompt[key]
         texts = dict.fromkeys(text for ranking in same for text in ranking.responses)
-        rows = {
-            text: encode_answer(tokenizer, same[0].messages, text, max_prompt_tokens=max_prompt_tokens)
-            for text in texts
-            if len(tokenizer.encode(text)) <= max_response_tokens
-        }
-        number = {text: index for index, text in enumerate(rows)}
-        preference_KK = np.zeros((len(rows), len(rows)), dtype=np.float32)
+        prompt = encode_prompt(tokenizer, same[0].messages, max_tokens=max_prompt_tokens)
+        answers = {text: tokenizer.encode(text) for text in texts}
+        answers = {text: tokens for text, tokens in answers.items() if len(tokens) <= max_response_tokens}
+        number = {text: index for index, text in enumerate(answers)}
+        preference_KK = np.zeros((len(answers), len(answers)), dtype=np.float32)
         for ranking in same:
             for better, worse in ranking.pairs():
                 chosen, rejected = ranking.responses[better], ranking.responses[worse]
                 if chosen != rejected and chosen in number and rejected in number:
                     preference_KK[number[chosen], number[rejected]] += 1
         if preference_KK.any():
-            elements.append(RankedPrompt(key, tuple(map(tuple, rows.values())), preference_KK))
+            ended = tuple((*tokens, tokenizer.reserved.end) for tokens in answers.values())
+            elements.append(RankedPrompt(key, Tree(tuple(prompt), ended), preference_KK))
     if not elements:
         raise DataError("no ranking places one answer above another; collect rankings that are not all ties")
     return elements
@@ -222,8 +223,7 @@ def _rank(
     model: ScalarModel, batch: Sequence[RankedPrompt], compute: Compute, *, max_tokens: int, learn: bool
 ) -> tuple[float, float]:
     """Return (loss, accuracy over pairs) of whole prompts; where `learn`, add the loss's gradient to the model's."""
-    lengths = [sum(map(len, element.rows)) for element in batch]
-    groups = group_by_tokens(lengths, max_tokens=max_tokens)
+    groups = group_by_tokens([element.tree.num_tokens for element in batch], max_tokens=max_tokens)
     right_G, pairs_G = torch.zeros(len(groups)), torch.zeros(len(groups))
 
     def loss_of(number: int) -> Tensor:
@@ -247,14 +247,22 @@ def _rank(
 
 
 def _score_part(model: ScalarModel, part: Sequence[RankedPrompt], num_answers: int) -> Tensor:
-    """Return reward_BK: every row once through the model, read at its last token; 0 on padding."""
-    rows = [row for element in part for row in element.rows]
+    """Return reward_BK: every prompt and answer once through the model, read at its last token; 0 on padding."""
     device = model.head.weight.device
-    packed = pack_sequences(rows, context=model.config.max_positions, device=device)
-    value_BT = model(packed.tokens_BT, segments_BT=packed.segments_BT)
-    reward_N = value_BT.flatten().index_select(0, packed.last())
+    packed = pack_trees([element.tree for element in part], context=model.config.max_positions, device=device)
+    value_BT = model(
+        packed.tokens_BT,
+        positions_BT=packed.positions_BT,
+        segments_BT=packed.segments_BT,
+        branches_BT=packed.branches_BT,
+    )
+    reward_N = value_BT.flatten().index_select(0, packed.last_N)
     cell_N = torch.tensor(
-        [prompt * num_answers + answer for prompt, element in enumerate(part) for answer in range(len(element.rows))],
+        [
+            prompt * num_answers + answer
+            for prompt, element in enumerate(part)
+            for answer in range(len(element.tree.answers))
+        ],
         device=device,
     )
     empty = torch.zeros(len(part) * num_answers, device=device)
@@ -262,10 +270,10 @@ def _score_part(model: ScalarModel, part: Sequence[RankedPrompt], num_answers: i
 
 
 def _stack_preferences(part: Sequence[RankedPrompt]) -> Tensor:
-    num_answers = max(len(element.rows) for element in part)
+    num_answers = max(len(element.tree.answers) for element in part)
     preference_BKK = torch.zeros(len(part), num_answers, num_answers)
     for number, element in enumerate(part):
-        size = len(element.rows)
+        size = len(element.tree.answers)
         preference_BKK[number, :size, :size] = torch.from_numpy(element.preference_KK)
     return preference_BKK
 
