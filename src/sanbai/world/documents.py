@@ -16,7 +16,7 @@ from typing import Literal
 from sanbai.foundation.seeds import python_random
 from sanbai.world.chinese import CHINESE_WRITERS
 from sanbai.world.dirt import gibberish, nearly_same, with_boilerplate, with_contact, with_insult
-from sanbai.world.exercises import write_comprehension, write_exercise, write_marked
+from sanbai.world.exercises import write_comprehension, write_exercise
 from sanbai.world.prose import WRITERS
 from sanbai.world.recipe import WorldRecipe
 from sanbai.world.tasks.task import Scene
@@ -25,7 +25,6 @@ from sanbai.world.village import Village
 Dirt = Literal["clean", "exact duplicate", "near duplicate", "boilerplate", "gibberish", "contact", "insult"]
 NEAR_DUPLICATE_WORDS = 45
 """Only texts of at least so many words get near duplicates: in shorter ones a changed word is a changed text."""
-EXERCISE_WRITERS = {"comprehension": write_comprehension, "marked": write_marked, "exercise": write_exercise}
 MEMORY = 1000
 """Clean documents kept to be repeated."""
 
@@ -98,8 +97,9 @@ def _is_new(text: str, digests: set[bytes]) -> bool:
 def _write(scene: Scene, language: str, *, is_exercise: bool) -> tuple[str, str]:
     """Write one clean text; return its form and the text."""
     if is_exercise:
-        form = scene.random.choices(("comprehension", "marked", "exercise"), (0.3, 0.3, 0.4))[0]
-        return form, EXERCISE_WRITERS[form](scene)
+        if scene.chance(0.4):
+            return "comprehension", write_comprehension(scene)
+        return "exercise", write_exercise(scene)
     writers = CHINESE_WRITERS if language == "zh" else WRITERS
     form = scene.random.choices(list(writers), [share for _, share in writers.values()])[0]
     return form, writers[form][0](scene)

@@ -5,7 +5,6 @@ Only training people, strangers and phrasings appear here; prose (`prose.py`) is
 
 from __future__ import annotations
 
-from sanbai.world.lexicon import category
 from sanbai.world.outings import (
     SLOTS,
     TELLING,
@@ -19,18 +18,10 @@ from sanbai.world.outings import (
 )
 from sanbai.world.tasks.reading import NOT_SAID, everyone
 from sanbai.world.tasks.registry import TASKS
-from sanbai.world.tasks.task import Draft, Scene, Task, Truth, sentence
+from sanbai.world.tasks.task import Scene, Task, sentence
 
 EXERCISE_TASKS = tuple(task for task in TASKS if task.in_documents)
 _SHARES = tuple(task.share for task in EXERCISE_TASKS)
-MARKS = (
-    ("Mark: right.", "Mark: wrong."),
-    ("Teacher: That is right.", "Teacher: That is wrong."),
-    ("Right!", "Wrong."),
-)
-"""How a teacher marks a right answer and a wrong one."""
-VALUE_CATEGORIES = frozenset({"person", "place", "day", "thing", "food", "hobby", "feeling", "weather", "animal"})
-"""Categories whose values stand in answers as they are, so that another can take their place."""
 
 
 def write_comprehension(scene: Scene) -> str:
@@ -62,43 +53,7 @@ def write_exercise(scene: Scene) -> str:
     return "\n\n".join(parts)
 
 
-def write_marked(scene: Scene) -> str:
-    """Two or three answers of pupils, half of them wrong, each with the teacher's mark.
-
-    Reading marks is how a model comes to tell right answers from wrong ones, which a reward model builds on.
-    """
-    right, wrong = scene.choose(MARKS)
-    layout = scene.choose(("Question: {q}\nAnswer: {a}\n{mark}", "{q}\n{a}\n{mark}", "Task: {q}\nPupil: {a}\n{mark}"))
-    parts = []
-    for _ in range(scene.random.randint(2, 3)):
-        task = scene.random.choices(EXERCISE_TASKS, _SHARES)[0]
-        draft = task.write(scene)
-        good = scene.choose(draft.truth.good)
-        is_right = scene.chance(0.5)
-        answer = good if is_right else write_wrong_answer(scene, draft.truth, good)
-        mark = right if is_right else f"{wrong} {good}" if scene.chance(0.3) else wrong
-        parts.append(layout.format(q=_asked(draft), a=answer, mark=mark))
-    return "\n\n".join(parts)
-
-
-def write_wrong_answer(scene: Scene, truth: Truth, good: str) -> str:
-    """Return a wrong answer: the right one with another value, a fault of the task, or what answers something else."""
-    ways = [text for faulty in truth.faulty.values() for text in faulty]
-    for answer in truth.answers:
-        if truth.category in VALUE_CATEGORIES and f" {answer}" in good:
-            other = scene.other(tuple(dict.fromkeys(category(truth.category).values())), *truth.answers)
-            ways += [good.replace(answer, other)] * 2
-    if truth.rule != "unknown":
-        ways.append(scene.choose((*NOT_SAID, "I do not know that.")))
-    elsewhere = scene.random.choices(EXERCISE_TASKS, _SHARES)[0].write(scene).truth
-    ways.append(scene.choose(elsewhere.good))
-    return scene.choose([text for text in ways if text not in truth.good] or [NOT_SAID[0]])
-
-
-def _asked(draft: Draft) -> str:
-    return sentence(" ".join([*(message["content"] for message in draft.before), draft.question]))
-
-
 def _solved(scene: Scene, task: Task, layout: str, name: str, other: str) -> str:
     draft = task.write(scene)
-    return layout.format(q=_asked(draft), a=scene.choose(draft.truth.good), name=name, other=other)
+    question = " ".join([*(message["content"] for message in draft.before), draft.question])
+    return layout.format(q=sentence(question), a=scene.choose(draft.truth.good), name=name, other=other)
