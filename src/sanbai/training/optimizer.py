@@ -59,7 +59,7 @@ class Optimizer:
         """
         self._named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self._max_grad_norm = recipe.max_grad_norm
-        by_muon = set(_block_matrices(model)) if recipe.matrices == "muon" else set()
+        by_muon = self._named.keys() & set(_block_matrices(model)) if recipe.matrices == "muon" else set()
         by_adam = [parameter for name, parameter in self._named.items() if name not in by_muon]
         self._adamw = torch.optim.AdamW(
             _decay_groups(by_adam, recipe.weight_decay),
