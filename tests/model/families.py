@@ -45,6 +45,9 @@ class Family:
     double: float = 1e-8
     """Relative error allowed in float64: 1e-6 where the reference computes scores or rotary tables in float32."""
 
+    own_head: bool = False
+    """Whether the reference, which ties its head when it is made, is given another, as the published files have."""
+
     @property
     def writes(self) -> bool:
         """Whether it writes from left to right, and so can have a cache."""
@@ -69,6 +72,7 @@ FAMILIES = [
     Family("Qwen2", "Qwen2ForCausalLM", _QWEN2, double=1e-6),
     Family("Qwen2, YaRN", "Qwen2ForCausalLM", {**_QWEN2, "rope_parameters": _YARN}, double=1e-6),
     Family("Qwen3", "Qwen3ForCausalLM", _LLAMA, double=1e-6),
+    Family("Mixtral", "MixtralForCausalLM", {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}, double=1e-6),
     Family("BERT", "BertForPreTraining", _BERT),
     Family("BERT, masked", "BertForMaskedLM", _BERT),
     Family("BERT, next sentence", "BertForNextSentencePrediction", _BERT),
@@ -81,6 +85,9 @@ FAMILIES = [
     Family("T5 1.1", "T5ForConditionalGeneration", {**_T5, "feed_forward_proj": "gated-gelu",
                                                     "tie_word_embeddings": False}),
     Family("mT5", "MT5ForConditionalGeneration", _T5),
+    Family("mT5, own head", "MT5ForConditionalGeneration", _T5, own_head=True),
+    Family("Switch", "SwitchTransformersForConditionalGeneration", {**_T5, "num_layers": 4, "num_decoder_layers": 4,
+        "num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 2, "num_experts": 4}),
 ]  # fmt: skip
 
 
@@ -121,15 +128,19 @@ def make_reference(family: Family, transformers: Any) -> Any:
     kind = getattr(transformers, family.architecture)
     torch.manual_seed(0)
     model = kind(kind.config_class(**family.settings)).eval()
+    if family.own_head:
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)
     return model
 
 
-def norms_in_double(model: Any) -> None:
-    """Let torch's own norm stand in for those that compute in float32 whatever they are given."""
+def compute_in_double(model: Any) -> None:
+    """Let torch's own norm stand in for those that compute in float32 whatever they are given; routers can be told."""
     for module in list(model.modules()):
+        if type(module).__name__ == "SwitchTransformersTop1Router":
+            module.dtype = torch.float64
         for name, norm in list(module.named_children()):
             if hasattr(norm, "variance_epsilon"):
                 exact = torch.nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sanbai.foundation.recipe import RecipeSection
+from sanbai.model.experts import ExpertsConfig
 
 Mask = Literal["causal", "full", "prefix", "banded"]
 FeedForwardKind = Literal["swiglu", "geglu", "geglu_tanh", "relu", "squared_relu", "gelu", "gelu_tanh", "quick_gelu"]
@@ -72,6 +73,10 @@ class ModelConfig(RecipeSection):
     down(f(up x)), `squared_relu` (max(0, x))^2, `gelu_tanh` as GPT-2, `quick_gelu` x sigmoid(1.702 x)."""
     feed_forward_width: int = Field(default=512, ge=1, le=1_000_000)
     """Numbers between the feed-forward's projections."""
+    sparse_layers: Literal["none", "every_second", "all"] = "none"
+    """Layers whose feed-forward is a mixture of experts: every second one, from the second on, or all."""
+    experts: ExpertsConfig = ExpertsConfig()
+    """Of no effect without sparse layers; each expert is as wide as a feed-forward."""
     norm: Literal["rms", "layer", "none"] = "rms"
     """`rms`: weight x / rms(x), a layer norm without mean; `layer`: mean removed too, and a bias added."""
     norm_place: Literal["before", "after"] = "before"
@@ -121,6 +126,8 @@ class ModelConfig(RecipeSection):
             raise ValueError(f"distinct_layers {self.distinct_layers} is more than num_layers {self.num_layers}")
         if self.bidirectional and self.encoder_layers:
             raise ValueError(f"masks {self.masks} of a decoder that follows an encoder look ahead; wanted causal ones")
+        if self.sparse_layers != "none" and self.has_bias("feed_forward"):
+            raise ValueError("experts have no biases; leave feed_forward out of bias_places")
         return self
 
     @property
@@ -141,6 +148,10 @@ class ModelConfig(RecipeSection):
     def mask_of(self, layer: int) -> Mask:
         """Return the mask of a layer."""
         return self.masks[layer % len(self.masks)]
+
+    def is_sparse(self, layer: int) -> bool:
+        """Return whether a layer has experts."""
+        return self.sparse_layers == "all" or (self.sparse_layers == "every_second" and layer % 2 == 1)
 
     def has_bias(self, projection: Projection) -> bool:
         """Return whether these projections add a bias."""

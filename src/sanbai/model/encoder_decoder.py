@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
+from sanbai.model.experts import RouterReport
 from sanbai.model.heads import LanguageModel
 from sanbai.model.transformer import Transformer
 
@@ -33,9 +34,11 @@ class EncoderDecoder(nn.Module):
         """Let the encoder read with the decoder's embedding; needed again after parameters were replaced."""
         self.encoder.token_embedding = self.decoder.trunk.token_embedding
 
-    def encode(self, tokens_BM: Tensor, segments_BM: Tensor | None = None) -> Tensor:
+    def encode(
+        self, tokens_BM: Tensor, segments_BM: Tensor | None = None, *, reports: list[RouterReport] | None = None
+    ) -> Tensor:
         """Return memory_BMD of what is read; segment 0 is padding."""
-        memory_BMD: Tensor = self.encoder(tokens_BM, segments_BT=segments_BM)
+        memory_BMD: Tensor = self.encoder(tokens_BM, segments_BT=segments_BM, reports=reports)
         return memory_BMD
 
     def forward(
@@ -46,6 +49,7 @@ class EncoderDecoder(nn.Module):
         segments_BM: Tensor | None = None,
         decoder_segments_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        reports: list[RouterReport] | None = None,
     ) -> Tensor:
         """Return logits_BTV of the token after each one written.
 
@@ -56,12 +60,14 @@ class EncoderDecoder(nn.Module):
             decoder_segments_BT: a segment sees the segment of its number in what is read.
             cache: positions written before. Later passes of a decoding call `decoder` alone: the cache holds what was
                 read.
+            reports: gets what each sparse layer's router did appended, the encoder's first.
         """
         logits_BTV: Tensor = self.decoder(
             decoder_tokens_BT,
             segments_BT=decoder_segments_BT,
-            memory_BMD=self.encode(tokens_BM, segments_BM),
+            memory_BMD=self.encode(tokens_BM, segments_BM, reports=reports),
             memory_segments_BM=segments_BM,
             cache=cache,
+            reports=reports,
         )
         return logits_BTV

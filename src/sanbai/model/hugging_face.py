@@ -4,7 +4,8 @@ The folder is that of a stock architecture, so transformers, vLLM, SGLang and ll
 names and settings are tables in `layouts/`; here they are only applied.
 
 A stock score head has no bias. A scalar model's bias is kept in `config.json` as `sanbai_reward_bias`: other programs
-give scores that lie lower by that constant, and rank the same.
+give scores that lie lower by that constant, and rank the same. Settings of experts that no stock layout has, such as
+their capacity, are kept there as `sanbai_experts`.
 """
 
 from __future__ import annotations
@@ -55,10 +56,13 @@ LAYOUTS = (
     t5.T5,
     t5.T5_GATED,
     t5.MT5,
+    llama.MIXTRAL,
+    t5.SWITCH,
 )
 """The first that fits a shape is the one it is saved in."""
 
 BIAS_KEY = "sanbai_reward_bias"
+EXPERTS_KEY = "sanbai_experts"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -204,6 +208,8 @@ def _describe(model: Model, layout: Layout, head: Head, tokenizer: Tokenizer | N
         "pad_token_id": 0 if reserved is None else reserved.pad,
         **layout.write(config),
     }
+    if config.sparse_layers != "none":
+        settings[EXPERTS_KEY] = config.experts.model_dump(mode="json")
     if isinstance(model, ScalarModel):
         settings |= {"num_labels": 1, BIAS_KEY: model.head.bias.item()}
     if isinstance(model, Classifier):
@@ -230,7 +236,10 @@ def _understand(settings: Any, path: Path) -> tuple[ModelConfig, Layout, Head]:
     problem = ""
     for layout, head in candidates:
         try:
-            return ModelConfig.model_validate(layout.read(settings)), layout, head
+            fields = layout.read(settings)
+            if EXPERTS_KEY in settings:
+                fields["experts"] = settings[EXPERTS_KEY]
+            return ModelConfig.model_validate(fields), layout, head
         except ModelError as error:
             problem = problem or str(error)
         except ValidationError as error:

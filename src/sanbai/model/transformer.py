@@ -5,7 +5,7 @@ query, key and value are one projection; masks come from segments (`mask.py`); t
 dtype under autocast, only matrix products are cast.
 
 Initialisation is GPT-2's: normal with standard deviation 0.02, divided by sqrt(2 layers) in the projections that write
-into the residual stream, norms 1, biases 0.
+into the residual stream, norms 1, biases 0; experts have a rule of their own.
 
 Shapes: B rows, T new positions, S positions with cached ones, M positions of an encoder's result, D width, H query
 heads, G key-value heads, K head width.
@@ -26,6 +26,7 @@ from sanbai.foundation.errors import ModelError
 from sanbai.model.attention import attention
 from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import FeedForwardKind, Mask, ModelConfig
+from sanbai.model.experts import Experts, RouterReport
 from sanbai.model.mask import additive_mask, memory_mask, positions_in_segments
 from sanbai.model.norm import make_norm
 from sanbai.model.relative import RelativeBias
@@ -69,18 +70,26 @@ class Inputs(TypedDict, total=False):
     """Its segments; by default all one."""
     cache: KeyValueCache | None
     """Positions read before; the new ones are added. Their segments continue the old ones'."""
+    reports: list[RouterReport] | None
+    """Gets what each sparse layer's router did appended, its losses among it."""
+    generator: torch.Generator | None
+    """Of the experts' jitter and dropout in training; by default torch's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
     """What the blocks share in one pass."""
 
+    real_BT: Tensor
+    """False on padding, which no expert reads."""
     masks: Mapping[Mask, Tensor]
     """mask_BHTS by kind, first axes perhaps 1."""
     turn: Rotation | None
     cache: KeyValueCache | None
     memory_BMD: Tensor | None
     memory_mask_B1TM: Tensor | None
+    reports: list[RouterReport] | None
+    generator: torch.Generator | None
 
 
 class Attention(nn.Module):
@@ -170,9 +179,9 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, attention to an encoder where there is one, feed-forward; each beside a residual path."""
+    """Attention, attention to an encoder where there is one, feed-forward or experts; each beside a residual path."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.norm_before = config.norm_place == "before"
         self.attention_norm = make_norm(config)
@@ -181,7 +190,17 @@ class Block(nn.Module):
         if config.encoder_layers:
             self.cross_norm, self.cross = make_norm(config), CrossAttention(config)
         self.feed_forward_norm = make_norm(config)
-        self.feed_forward = FeedForward(config)
+        self.feed_forward = self.experts = None
+        if config.is_sparse(layer):
+            self.experts = Experts(
+                config.experts,
+                width=config.width,
+                inner_width=config.feed_forward_width,
+                activation=ACTIVATIONS[config.feed_forward],
+                gated=config.feed_forward in GATED,
+            )
+        else:
+            self.feed_forward = FeedForward(config)
 
     def forward(self, x_BTD: Tensor, layer: int, shared: Pass) -> Tensor:
         """One layer of the residual stream."""
@@ -190,12 +209,23 @@ class Block(nn.Module):
             x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), layer, shared)
             if self.cross is not None and self.cross_norm is not None:
                 x_BTD = x_BTD + self.cross(self.cross_norm(x_BTD), layer, shared)
-            out_BTD = x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
+            out_BTD = x_BTD + self._transform(self.feed_forward_norm(x_BTD), shared)
         else:
             x_BTD = self.attention_norm(x_BTD + self.attention(x_BTD, layer, shared))
             if self.cross is not None and self.cross_norm is not None:
                 x_BTD = self.cross_norm(x_BTD + self.cross(x_BTD, layer, shared))
-            out_BTD = self.feed_forward_norm(x_BTD + self.feed_forward(x_BTD))
+            out_BTD = self.feed_forward_norm(x_BTD + self._transform(x_BTD, shared))
+        return out_BTD
+
+    def _transform(self, x_BTD: Tensor, shared: Pass) -> Tensor:
+        if self.experts is None:
+            assert self.feed_forward is not None
+            dense_BTD: Tensor = self.feed_forward(x_BTD)
+            return dense_BTD
+        out_BTD: Tensor
+        out_BTD, report = self.experts(x_BTD, mask_BT=shared.real_BT, generator=shared.generator)
+        if shared.reports is not None:
+            shared.reports.append(report)
         return out_BTD
 
 
@@ -218,7 +248,7 @@ class Transformer(nn.Module):
         self.embedding_norm = make_norm(config, size) if config.embedding_norm else nn.Identity()
         self.embedding_projection = nn.Identity() if size == config.width else nn.Linear(size, config.width)
         self.relative_bias = RelativeBias(config) if config.positions == "relative" else None
-        self.blocks = nn.ModuleList([Block(config) for _ in range(config.num_distinct)])
+        self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.num_distinct)])
         self.norm = make_norm(config) if config.norm_place == "before" else nn.Identity()
         if generator is not None:
             self._initialise(generator)
@@ -297,7 +327,16 @@ class Transformer(nn.Module):
         mask_B1TM = None
         if memory_segments_BM is not None:
             mask_B1TM = memory_mask(segments_BS[:, -num_new:], memory_segments_BM, dtype)
-        return Pass(masks, turn, cache, memory_BMD, mask_B1TM)
+        return Pass(
+            real_BT=segments_BS[:, -num_new:] != 0,
+            masks=masks,
+            turn=turn,
+            cache=cache,
+            memory_BMD=memory_BMD,
+            memory_mask_B1TM=mask_B1TM,
+            reports=inputs.get("reports"),
+            generator=inputs.get("generator"),
+        )
 
     def _check_inputs(self, tokens_BT: Tensor, inputs: Inputs) -> None:
         cache, num_new = inputs.get("cache"), tokens_BT.shape[1]
@@ -316,6 +355,8 @@ class Transformer(nn.Module):
         block_std = self.config.initial_std
         residual_std = block_std / (2 * self.config.num_layers) ** 0.5
         for name, parameter in self.named_parameters():
+            if ".experts." in name:
+                continue  # they have a rule of their own
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 1:
@@ -325,6 +366,9 @@ class Transformer(nn.Module):
             else:
                 std = block_std if name.startswith("blocks.") else EMBEDDING_STD
                 nn.init.normal_(parameter, std=std, generator=generator)
+        for module in self.modules():
+            if isinstance(module, Experts):
+                module.initialise(generator)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

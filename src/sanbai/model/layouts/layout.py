@@ -4,13 +4,13 @@ A layout is data and two functions, `read` (their settings to our fields) and `w
 if what it writes reads back as that shape: no setting can be dropped in silence, and no third list must agree with the
 two.
 
-A `*` in a name stands for the layer's number.
+A `*` in a name stands for the layer's number, a `#` for the expert's.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,13 +67,12 @@ class Stored:
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
-    """Rows of each piece."""
+    """Rows of each piece; none where pieces are stacked, as experts are."""
     transposed: bool
 
     def take_apart(self, tensor: Tensor) -> dict[str, Tensor]:
         """Return the pieces by name."""
-        pieces = torch.split(tensor, list(self.sizes))
-        turned = [piece.t() if self.transposed else piece for piece in pieces]
+        turned = [piece.t() if self.transposed else piece for piece in self._pieces(tensor)]
         return {name: piece.contiguous() for name, piece in zip(self.names, turned, strict=True)}
 
     def put_together(self, read: Callable[[str], Tensor], into: Tensor) -> None:
@@ -82,12 +81,15 @@ class Stored:
         Raises:
             ModelError: a piece has another shape.
         """
-        for name, place in zip(self.names, torch.split(into, list(self.sizes)), strict=True):
+        for name, place in zip(self.names, self._pieces(into), strict=True):
             piece = read(name)
             wanted = place.t().shape if self.transposed else place.shape
             if piece.shape != wanted:
                 raise ModelError(f"tensor {name} is {list(piece.shape)}, config.json wants {list(wanted)}")
             place.copy_(piece.t() if self.transposed else piece)
+
+    def _pieces(self, tensor: Tensor) -> Sequence[Tensor]:
+        return torch.split(tensor, list(self.sizes)) if self.sizes else tensor.unbind()
 
 
 def stored_parameters(model: nn.Module, layout: Layout, head: Head) -> Iterator[tuple[str, Stored]]:
@@ -96,13 +98,18 @@ def stored_parameters(model: nn.Module, layout: Layout, head: Head) -> Iterator[
         module, _, part = name.rpartition(".")
         block = _BLOCK.search(module)
         theirs = head.names.get(_BLOCK.sub("blocks.*.", module))
-        if name in head.names:
-            theirs, part = head.names[name], ""
+        starred = _BLOCK.sub("blocks.*.", name)
+        if starred in head.names:
+            theirs, part = head.names[starred], ""
         if theirs is None:
             continue
         pieces = (theirs,) if isinstance(theirs, str) else theirs
         layer = block[1] if block else "*"
         names = tuple(f"{piece}.{part}".rstrip(".").replace("*", layer) for piece in pieces)
+        if parameter.dim() == 3:
+            names = tuple(names[0].replace("#", str(expert)) for expert in range(len(parameter)))
+            yield name, Stored(names, sizes=(), transposed=True)
+            continue
         sizes = _piece_sizes(model, module, len(pieces)) or (parameter.shape[0],)
         yield name, Stored(names, sizes, transposed=parameter.dim() == 2 and module.endswith(layout.transposed))
 
@@ -162,7 +169,10 @@ def biases(*, qkv: bool, out: bool, feed_forward: bool) -> dict[str, Any]:
 
 
 def effective_fields(config: ModelConfig) -> dict[str, Any]:
-    """Return the fields that change a model's numbers, equal for two shapes that compute the same."""
+    """Return the fields that change a model's numbers, equal for two shapes that compute the same.
+
+    Which tokens find no place at an expert is left to each program: stock ones have rules of their own.
+    """
     fields = config.model_dump(exclude={"initial_std", "distinct_layers", "embedding_width"})
     fields["num_distinct"], fields["embedding_size"] = config.num_distinct, config.embedding_size
     fields["masks"] = tuple(config.mask_of(layer) for layer in range(config.num_layers))
@@ -181,4 +191,9 @@ def effective_fields(config: ModelConfig) -> dict[str, Any]:
         without_effect += ["max_positions"]
     if not config.bias:
         without_effect += ["bias_places"]
+    if config.sparse_layers == "none":
+        without_effect += ["experts"]
+    else:
+        gates = {"num_experts", "top_k", "normalised_gates", "router_precision"}
+        fields["experts"] = config.experts.model_dump(include=gates)
     return {name: value for name, value in fields.items() if name not in without_effect}

@@ -1,4 +1,4 @@
-"""Llama 2 and 3, Qwen2 and Qwen3: one block, told apart by biases and by the norm of queries and keys."""
+"""Llama 2 and 3, Qwen2 and 3, Mixtral: one block, told apart by biases, the norm of queries and keys, and experts."""
 
 from __future__ import annotations
 
@@ -26,15 +26,22 @@ _TRUNK: Names = {
     "blocks.*.feed_forward.up": "layers.*.mlp.up_proj",
     "blocks.*.feed_forward.down": "layers.*.mlp.down_proj",
 }
+_MIXTRAL_TRUNK: Names = {
+    **_TRUNK,
+    "blocks.*.experts.router": "layers.*.block_sparse_moe.gate.weight",
+    "blocks.*.experts.gate": "layers.*.block_sparse_moe.experts.#.w1.weight",
+    "blocks.*.experts.up": "layers.*.block_sparse_moe.experts.#.w3.weight",
+    "blocks.*.experts.down": "layers.*.block_sparse_moe.experts.#.w2.weight",
+}
 
 
-def _heads(name: str) -> tuple[Head, ...]:
-    whole = under("trunk.", "model.", _TRUNK)
+def _heads(name: str, trunk: Names = _TRUNK) -> tuple[Head, ...]:
+    whole = under("trunk.", "model.", trunk)
     return (
         Head(f"{name}ForCausalLM", LanguageModel, {**whole, "head": "lm_head"}),
         Head(f"{name}ForSequenceClassification", ScalarModel, {**whole, "head.weight": "score.weight"}),
         Head(f"{name}ForSequenceClassification", Classifier, {**whole, "head": "score"}),
-        Head(f"{name}Model", Transformer, _TRUNK),
+        Head(f"{name}Model", Transformer, trunk),
     )
 
 
@@ -166,9 +173,43 @@ def _write_qwen3(config: ModelConfig) -> dict[str, Any]:
     return {**write_block(config), "attention_bias": config.has_bias("qkv")}
 
 
+def _read_mixtral(settings: Settings) -> dict[str, Any]:
+    require(settings, {"sliding_window": None})
+    experts = {
+        "num_experts": settings.get("num_local_experts", 8),
+        "top_k": settings.get("num_experts_per_tok", 2),
+        "normalised_gates": True,
+        "dropless": True,
+        "balance_coef": settings.get("router_aux_loss_coef", 0.001),
+        "jitter": settings.get("router_jitter_noise", 0.0),
+    }
+    rope = {"rope_theta": 1e6, **settings}
+    return {**read_block(rope), "bias": False, "sparse_layers": "all", "experts": experts}
+
+
+def _write_mixtral(config: ModelConfig) -> dict[str, Any]:
+    return {
+        **write_block(config),
+        "num_local_experts": config.experts.num_experts,
+        "num_experts_per_tok": config.experts.top_k,
+        "router_aux_loss_coef": config.experts.balance_coef,
+        "router_jitter_noise": config.experts.jitter,
+        "sliding_window": None,
+    }
+
+
 _COPIES = {"lm_head.weight": "model.embed_tokens.weight"}
 _TABLES = r".*rotary_emb\.inv_freq"
 
 LLAMA = Layout("llama", _heads("Llama"), _read_llama, _write_llama, "model.", copies=_COPIES, ignored=_TABLES)
 QWEN2 = Layout("qwen2", _heads("Qwen2"), _read_qwen2, write_block, "model.", copies=_COPIES, ignored=_TABLES)
 QWEN3 = Layout("qwen3", _heads("Qwen3"), _read_qwen3, _write_qwen3, "model.", copies=_COPIES, ignored=_TABLES)
+MIXTRAL = Layout(
+    model_type="mixtral",
+    heads=_heads("Mixtral", _MIXTRAL_TRUNK),
+    read=_read_mixtral,
+    write=_write_mixtral,
+    prefix="model.",
+    copies=_COPIES,
+    ignored=_TABLES,
+)
