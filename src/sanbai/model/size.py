@@ -111,6 +111,9 @@ def shape_of(config: ModelConfig) -> Shape:
         feed_forward_width=config.feed_forward_width,
         gated=config.feed_forward in GATED,
         encoder_layers=config.encoder_layers,
+        num_experts=1 if config.sparse_layers == "none" else config.experts.num_experts,
+        top_k=config.experts.top_k,
+        expert_period=2 if config.sparse_layers == "every_second" else 1,
         num_shared=config.num_layers // config.num_distinct,
         embedding_width=config.embedding_size,
         num_vectors=(config.max_positions if config.positions == "learned" else 0)
