@@ -54,6 +54,11 @@ class Family:
         return self.architecture.endswith(("LMHeadModel", "ForCausalLM", "ForConditionalGeneration"))
 
     @property
+    def learns(self) -> bool:
+        """Whether it has a head, and so a loss."""
+        return not self.architecture.endswith("Model") or self.writes
+
+    @property
     def encodes(self) -> bool:
         """Whether it has an encoder beside its decoder."""
         return self.architecture.endswith("ForConditionalGeneration")
@@ -62,6 +67,7 @@ class Family:
 FAMILIES = [
     Family("GPT-1", "OpenAIGPTLMHeadModel", _GPT),
     Family("GPT-2", "GPT2LMHeadModel", _GPT),
+    Family("GPT-2, no head", "GPT2Model", _GPT),
     Family("GPT-2, classes", "GPT2ForSequenceClassification", {**_GPT, "num_labels": 3}),
     Family("GPT-2, spans", "GPT2ForQuestionAnswering", _GPT),
     Family("GPT-3's masks", "GPTNeoForCausalLM", _NEO, double=1e-6),
@@ -69,6 +75,7 @@ FAMILIES = [
     Family("Llama, biases", "LlamaForCausalLM", {**_LLAMA, "attention_bias": True, "tie_word_embeddings": True}, 1e-6),
     Family("Llama 3", "LlamaForCausalLM", {**_LLAMA, "rope_parameters": _LLAMA3}, double=1e-6),
     Family("Llama, classes", "LlamaForSequenceClassification", {**_LLAMA, "num_labels": 3}, double=1e-6),
+    Family("Llama, no head", "LlamaModel", _LLAMA, double=1e-6),
     Family("Qwen2", "Qwen2ForCausalLM", _QWEN2, double=1e-6),
     Family("Qwen2, YaRN", "Qwen2ForCausalLM", {**_QWEN2, "rope_parameters": _YARN}, double=1e-6),
     Family("Qwen3", "Qwen3ForCausalLM", _LLAMA, double=1e-6),
@@ -196,7 +203,7 @@ def reference_outputs(said: Any) -> tuple[Tensor, ...]:
         ]
     if "start_logits" in said:
         return (torch.stack((said["start_logits"], said["end_logits"]), dim=-1),)
-    return (said["logits"],)
+    return (said["logits"] if "logits" in said else said["last_hidden_state"],)
 
 
 def real_outputs(family: Family, outputs: tuple[Tensor, ...], batch: Batch) -> Tensor:

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from sanbai.foundation.errors import ModelError, RecipeError
 from sanbai.foundation.recipe import validate_recipe
+from sanbai.model.block import ACTIVATIONS
 from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
 from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.experts import ExpertsConfig, RouterReport
 from sanbai.model.heads import LanguageModel
-from sanbai.model.reading_heads import Classifier, MaskedModel
-from sanbai.model.transformer import ACTIVATIONS, Transformer
+from sanbai.model.reading_heads import Classifier, MaskedModel, MaskedPairModel, SpanModel
+from sanbai.model.transformer import Transformer
 
 BASE = {
     "vocab_size": 61, "num_layers": 4, "width": 48, "num_heads": 4, "num_kv_heads": 2, "head_width": 16,
@@ -219,6 +220,21 @@ def test_a_text_is_classified_alike_wherever_its_padding_stands(masks: tuple[str
     for parts in ((tokens, padding), (padding, tokens)):
         real = torch.cat([torch.full_like(part, int(part is tokens)) for part in parts], dim=1)
         torch.testing.assert_close(model(torch.cat(parts, 1), segments_BT=real), alone, rtol=0, atol=1e-12)
+
+
+def test_a_fine_tuned_model_starts_from_a_copy_of_what_was_learnt() -> None:
+    pretrained = randomised(MaskedPairModel(config_of(masks=("full",), feed_forward="gelu", norm="layer")))
+    generator = torch.Generator().manual_seed(3)
+    classifier, spans = Classifier.from_model(pretrained, 5, generator), SpanModel.from_model(pretrained, generator)
+    tokens = random_tokens(2, 7)
+    hidden = pretrained.trunk(tokens)
+    pooled = (hidden[:, 0] @ pretrained.pooler.dense.weight.T + pretrained.pooler.dense.bias).tanh()
+    expected = pooled @ classifier.head.weight.T + classifier.head.bias
+    torch.testing.assert_close(classifier(tokens), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(spans(tokens), hidden @ spans.head.weight.T + spans.head.bias, rtol=0, atol=1e-12)
+    assert classifier.head.weight.std().item() == pytest.approx(0.02, rel=0.2)
+    (classifier(tokens).sum() + spans(tokens).sum()).backward()
+    assert all(parameter.grad is None for parameter in pretrained.parameters())
 
 
 def test_a_masked_model_learns_what_only_the_right_hand_side_tells() -> None:

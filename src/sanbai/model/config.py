@@ -145,6 +145,11 @@ class ModelConfig(RecipeSection):
         """Whether some layer may look ahead."""
         return not {"causal", "banded"}.issuperset(self.masks)
 
+    @property
+    def gated(self) -> bool:
+        """Whether a feed-forward gates a third projection (Shazeer 2020, arXiv:2002.05202)."""
+        return self.feed_forward in {"swiglu", "geglu", "geglu_tanh"}
+
     def mask_of(self, layer: int) -> Mask:
         """Return the mask of a layer."""
         return self.masks[layer % len(self.masks)]

@@ -1,19 +1,23 @@
-"""Heads of models that read a text and say something about it: BERT's, and a classifier for any trunk.
+"""Heads of models that read a text and say something about it: BERT's, and a classifier and spans for any trunk.
+
+A model is fine-tuned by `from_model`: a copy of what another has learnt, with a new head.
 
 Shapes: B rows, T positions, D width, E embedding width, V vocabulary, C classes.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TypeVar, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanbai.model.block import ACTIVATIONS
 from sanbai.model.config import ModelConfig
 from sanbai.model.norm import make_norm
-from sanbai.model.transformer import ACTIVATIONS, EMBEDDING_STD, Inputs, Transformer
+from sanbai.model.transformer import EMBEDDING_STD, Inputs, Transformer
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -134,6 +138,16 @@ class Classifier(nn.Module):
         """The trunk's shape."""
         return self.trunk.config
 
+    @classmethod
+    def from_model(cls, model: nn.Module, num_classes: int, generator: torch.Generator) -> Classifier:
+        """Return a classifier on a copy of another model's trunk, and of its pooler if it has one; the head is new."""
+        trunk = _trunk_of(model)
+        classifier = cls(trunk.config, num_classes, generator).to(trunk.token_embedding.weight)
+        classifier.trunk = copy.deepcopy(trunk)
+        if isinstance(model, MaskedPairModel | NextSentenceModel | Classifier) and classifier.pooler is not None:
+            classifier.pooler = copy.deepcopy(model.pooler)
+        return classifier
+
     def forward(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
         """Return logits_BC; arguments as `Transformer.forward`, a row of one text."""
         hidden_BTD, segments_BT = self.trunk(tokens_BT, **inputs), inputs.get("segments_BT")
@@ -158,10 +172,24 @@ class SpanModel(nn.Module):
         """The trunk's shape."""
         return self.trunk.config
 
+    @classmethod
+    def from_model(cls, model: nn.Module, generator: torch.Generator) -> SpanModel:
+        """Return a span model on a copy of another model's trunk; the head is new."""
+        trunk = _trunk_of(model)
+        spans = cls(trunk.config, generator).to(trunk.token_embedding.weight)
+        spans.trunk = copy.deepcopy(trunk)
+        return spans
+
     def forward(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
         """Return logits_BT2, of each position as the start and as the end; arguments as `Transformer.forward`."""
         logits_BT2: Tensor = self.head(self.trunk(tokens_BT, **inputs))
         return logits_BT2
+
+
+def _trunk_of(model: nn.Module) -> Transformer:
+    trunk = model if isinstance(model, Transformer) else model.trunk
+    assert isinstance(trunk, Transformer)
+    return trunk
 
 
 def _pick(hidden_BTD: Tensor, segments_BT: Tensor | None, *, first: bool) -> Tensor:

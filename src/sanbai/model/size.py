@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from sanbai.model.config import ModelConfig
 
 #: Feed-forwards of three projections.
-GATED = ("swiglu", "geglu", "geglu_tanh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +108,7 @@ def shape_of(config: ModelConfig) -> Shape:
         heads_width=config.num_heads * config.head_width,
         kv_heads_width=config.num_kv_heads * config.head_width,
         feed_forward_width=config.feed_forward_width,
-        gated=config.feed_forward in GATED,
+        gated=config.gated,
         encoder_layers=config.encoder_layers,
         num_experts=1 if config.sparse_layers == "none" else config.experts.num_experts,
         top_k=config.experts.top_k,
