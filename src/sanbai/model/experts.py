@@ -16,14 +16,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Self
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from sanbai.foundation.errors import ModelError
 from sanbai.foundation.recipe import RecipeSection
+from sanbai.model.expert_parallel import local_experts, read_elsewhere, sum_over
 from sanbai.model.grouped_product import grouped_product
 from sanbai.model.routing import assign, load_balancing_loss, router_entropy, router_z_loss
 
@@ -119,6 +123,7 @@ class Experts(nn.Module):
         self.gate = nn.Parameter(torch.empty(E, width, inner_width)) if gated else None
         self.up = nn.Parameter(torch.empty(E, width, inner_width))
         self.down = nn.Parameter(torch.empty(E, inner_width, width))
+        self.group: dist.ProcessGroup | None = None
         if generator is not None:
             self.initialise(generator)
 
@@ -129,6 +134,22 @@ class Experts(nn.Module):
         for name, parameter in self.named_parameters():
             std = math.sqrt(self.config.initial_scale / fan_in.get(name, self.router.shape[1]))
             nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+    def divide(self, group: dist.ProcessGroup) -> None:
+        """Keep this process's share of the experts; from now on tokens travel (see `expert_parallel.py`).
+
+        Raises:
+            ModelError: the group's size does not divide the number of experts.
+        """
+        if self.config.num_experts % group.size():
+            raise ModelError(
+                f"{group.size()} processes do not divide {self.config.num_experts} experts evenly; use another number"
+            )
+        here = local_experts(self.config.num_experts, group)
+        for name in ("gate", "up", "down"):
+            if (whole := getattr(self, name)) is not None:
+                setattr(self, name, nn.Parameter(whole.detach()[here].clone()))
+        self.group = group
 
     def forward(
         self, x_BTD: Tensor, *, mask_BT: Tensor | None = None, generator: torch.Generator | None = None
@@ -155,11 +176,17 @@ class Experts(nn.Module):
             num_groups=1 if config.capacity_over == "batch" else x_BTD.shape[0],
             capacity_factor=self._capacity_factor(),
         )
-        out_AD = self._read(x_ND.index_select(0, assignment.token_A), assignment.kept_E, generator)
+        x_AD = x_ND.index_select(0, assignment.token_A)
+        wanted_E = assignment.wanted_E
+        if self.group is None:
+            out_AD = self._read(x_AD, assignment.kept_E, generator)
+        else:
+            out_AD = read_elsewhere(x_AD, assignment.kept_E, self.group, partial(self._read, generator=generator))
+            wanted_E = sum_over(self.group, wanted_E)  # the mean of the processes' losses is then that of one process
         weighted_AD = out_AD * gate_NK.flatten().index_select(0, assignment.choice_A).unsqueeze(-1)
         out_ND = torch.zeros_like(x_ND, dtype=weighted_AD.dtype).index_add(0, assignment.token_A, weighted_AD)
 
-        balance_loss = load_balancing_loss(probability_NE, assignment.wanted_E, real_N)
+        balance_loss = load_balancing_loss(probability_NE, wanted_E, real_N)
         z_loss = router_z_loss(logits_NE, real_N)
         num_choices = assignment.wanted_E.sum().clamp(min=1)
         report = RouterReport(
