@@ -211,6 +211,33 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
             validate_recipe(ModelConfig, {**BASE, **changes}, source="recipe")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"masks": ("full",), "norm": "layer", "norm_place": "after", "embedding_norm": True, "feed_forward": "gelu"},
+        {"masks": ("full",), "positions": "relative", "scaled_attention": False, "feed_forward": "geglu_tanh"},
+        {"masks": ("causal", "banded"), "band_width": 4, "query_key_norm": True, "positions": "sinusoidal"},
+        {"sparse_layers": "every_second", "experts": {"num_experts": 4, "dropless": True}},
+    ],
+    ids=["post-norm", "relative", "banded", "sparse"],
+)
+def test_bfloat16_training_stays_near_float32(changes: dict[str, object]) -> None:
+    model = LanguageModel(config_of(**changes), torch.Generator().manual_seed(1)).eval()
+    tokens = random_tokens(2, 70)
+    exact = model(tokens)
+    exact.square().mean().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(tokens)
+    assert rough.dtype == torch.bfloat16
+    assert ((rough.float() - exact).norm() / exact.norm()).item() < 0.03
+    rough.float().square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.dtype == torch.float32
+        assert (parameter.grad - gradients[name]).norm() <= 0.1 * gradients[name].norm() + 1e-6, name
+
+
 @pytest.mark.parametrize("masks", [("full",), ("causal",)])
 def test_a_text_is_classified_alike_wherever_its_padding_stands(masks: tuple[str, ...]) -> None:
     model = randomised(Classifier(config_of(masks=masks, norm="layer", bias=True), 3))

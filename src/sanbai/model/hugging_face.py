@@ -251,7 +251,9 @@ def _understand(settings: Any, path: Path) -> tuple[ModelConfig, Layout, Head]:
 
 def _num_classes(settings: Settings) -> int:
     """Return how many classes a classifier has; transformers writes their names, and nothing where they are two."""
-    return int(settings.get("num_labels") or len(settings.get("id2label", "ab")))
+    if "num_labels" in settings:
+        return int(settings["num_labels"])
+    return len(settings["id2label"]) if "id2label" in settings else 2
 
 
 def _is_tied(tensors: StoredTensors, layout: Layout) -> bool:

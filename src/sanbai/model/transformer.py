@@ -128,7 +128,7 @@ class Transformer(nn.Module):
 
     def _share(self, segments_BS: Tensor, positions_BT: Tensor, inputs: Inputs, dtype: torch.dtype) -> Pass:
         """Compute once what all blocks need."""
-        config, cache = self.config, inputs.get("cache")
+        config = self.config
         num_new, num_keys = positions_BT.shape[1], segments_BS.shape[1]
         masks = {}
         for kind in dict.fromkeys(config.masks):
@@ -146,23 +146,16 @@ class Transformer(nn.Module):
                 dtype=dtype,
                 scaling=config.rope_scaling,
             )
-        memory_BMD, memory_segments_BM = inputs.get("memory_BMD"), inputs.get("memory_segments_BM")
-        if memory_BMD is not None and memory_segments_BM is None:
-            memory_segments_BM = torch.ones(memory_BMD.shape[:2], dtype=torch.int64, device=memory_BMD.device)
-        if cache is not None and memory_segments_BM is not None:
-            cache.memory_segments_BM = memory_segments_BM
-        elif cache is not None:
-            memory_segments_BM = cache.memory_segments_BM
-        mask_B1TM = None
-        if memory_segments_BM is not None:
-            mask_B1TM = memory_mask(segments_BS[:, -num_new:], memory_segments_BM, dtype)
+        segments_BT, memory_segments_BM = segments_BS[:, -num_new:], _memory_segments(inputs)
         return Pass(
-            real_BT=segments_BS[:, -num_new:] != 0,
+            real_BT=segments_BT != 0,
             masks=masks,
             turn=turn,
-            cache=cache,
-            memory_BMD=memory_BMD,
-            memory_mask_B1TM=mask_B1TM,
+            cache=inputs.get("cache"),
+            memory_BMD=inputs.get("memory_BMD"),
+            memory_mask_B1TM=None
+            if memory_segments_BM is None
+            else memory_mask(segments_BT, memory_segments_BM, dtype),
             reports=inputs.get("reports"),
             generator=inputs.get("generator"),
         )
@@ -198,3 +191,15 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Experts):
                 module.initialise(generator)
+
+
+def _memory_segments(inputs: Inputs) -> Tensor | None:
+    """Return the segments of an encoder's result, given now or kept by the cache, which keeps them from here on."""
+    memory_BMD, segments_BM, cache = inputs.get("memory_BMD"), inputs.get("memory_segments_BM"), inputs.get("cache")
+    if memory_BMD is not None and segments_BM is None:
+        segments_BM = torch.ones(memory_BMD.shape[:2], dtype=torch.int64, device=memory_BMD.device)
+    if cache is None:
+        return segments_BM
+    if segments_BM is not None:
+        cache.memory_segments_BM = segments_BM
+    return cache.memory_segments_BM
