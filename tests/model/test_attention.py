@@ -87,3 +87,15 @@ def test_every_path_is_the_formula_without_causality_with_a_bias_of_each_head(sc
             theirs = torch.autograd.grad(expected.square().sum(), wanted)
             for ours, gradient in zip(torch.autograd.grad(found.square().sum(), wanted), theirs, strict=True):
                 torch.testing.assert_close(ours, gradient, rtol=0, atol=1e-10)
+
+
+def test_a_bias_shared_by_all_rows_gets_the_sum_of_their_gradients() -> None:
+    q, k, v = inputs(3, 4, 2, 70, 70, 8)
+    bias = torch.randn(1, 4, 70, 70, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, 4, 70, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    q.requires_grad_()
+    for causal in (True, False):
+        mask = bias + additive_mask(70, torch.ones(1, 70), torch.float64, kind="causal" if causal else "full")
+        found = torch.autograd.grad((attention(q, k, v, mask, causal=causal) * weights).sum(), bias, retain_graph=True)
+        expected = torch.autograd.grad((reference_attention(q, k, v, mask) * weights).sum(), bias)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
