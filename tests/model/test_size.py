@@ -85,6 +85,15 @@ def test_operations_a_sequence_of_the_switch_paper_are_met_within_ten_per_cent(s
     assert count_operations(shape, 114, source_length=512).layers == pytest.approx(published, rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "operations"), [("switch-c", 1571e9, 890e9), ("switch-xxl", 394.7e9, 6.3e12)]
+)
+def test_the_switch_presets_meet_their_papers_counts(name: str, parameters: float, operations: float) -> None:
+    shape = shape_of(PRESETS[name])
+    assert count_parameters(shape).total == pytest.approx(parameters, rel=0.01)
+    assert count_operations(shape, 114, source_length=512).layers == pytest.approx(operations, rel=0.1)
+
+
 @pytest.mark.parametrize("name", GPT2)
 def test_training_gpt2_costs_six_operations_a_parameter_and_token_and_the_scores(name: str) -> None:
     shape = shape_of(PRESETS[name])

@@ -77,3 +77,8 @@ def test_a_token_of_llama_2_7b_takes_half_a_mebibyte_of_cache_and_of_llama_3_8b_
 def test_half_precision_weights_of_llama_2_7b_are_the_size_of_its_files() -> None:
     memory = serving_memory(shape_of(PRESETS["llama-2-7b"]), sequences=1, length=1)
     assert memory.weights == pytest.approx(13.48e9, rel=0.001)
+
+
+def test_an_encoders_text_is_cached_in_every_layer_of_the_decoder_too() -> None:
+    base = shape_of(PRESETS["switch-base-8"])
+    assert serving_memory(base, sequences=1, length=1).cache == 2 * 2 * 12 * 768 * 2

@@ -45,7 +45,7 @@ def command(name: str, accelerator: str, *, as_json: bool, **numbers: Any) -> No
     request = Request(accelerator=ACCELERATORS[accelerator], machine_bytes=memory_bytes(), **numbers)
     plan = make_plan(shape, request)
     for label, value in _lines(request, plan):
-        click.echo(f"{label:<44} {value}")
+        click.echo(f"{label:<54} {value}")
     if as_json:
         record = {"name": name, "request": asdict(request), **asdict(plan)}
         record["parameters"] |= {"total": plan.parameters.total, "active": plan.parameters.active}

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from sanbai.model.config import ModelConfig
 
-#: Feed-forwards of three projections.
-
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:

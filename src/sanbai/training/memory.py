@@ -157,11 +157,11 @@ def serving_memory(
     Args:
         shape: of the model.
         sequences: answered at once.
-        length: tokens of each, prompt and answer.
+        length: tokens of each, prompt and answer; where there is an encoder, of its text and of the answer each.
         bytes_per_number: 2 in half precision, 1 and 0.5 where weights and cache are quantised.
         tensor: devices that share the model.
     """
-    token = 2 * shape.num_layers * shape.kv_heads_width * bytes_per_number
+    token = 2 * shape.num_layers * shape.kv_heads_width * bytes_per_number * (2 if shape.encoder_layers else 1)
     weights = count_parameters(shape).total * bytes_per_number
     return ServingMemory(weights / tensor, sequences * length * token / tensor)
 
