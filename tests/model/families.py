@@ -90,7 +90,7 @@ FAMILIES = [
     Family("ALBERT, masked", "AlbertForMaskedLM", {**_ALBERT, "num_hidden_layers": 2, "inner_group_num": 2}),
     Family("T5 1.0", "T5ForConditionalGeneration", {**_T5, "feed_forward_proj": "relu"}),
     Family("T5 1.1", "T5ForConditionalGeneration", {**_T5, "feed_forward_proj": "gated-gelu",
-                                                    "tie_word_embeddings": False}),
+                                                    "tie_word_embeddings": False}, own_head=True),
     Family("mT5", "MT5ForConditionalGeneration", _T5),
     Family("mT5, own head", "MT5ForConditionalGeneration", _T5, own_head=True),
     Family("Switch", "SwitchTransformersForConditionalGeneration", {**_T5, "num_layers": 4, "num_decoder_layers": 4,
