@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: reference help quickstart setup test check fix check-long bench browser clean
+.PHONY: parity reference help quickstart setup test check fix check-long bench browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ check-long: setup browser ## everything `make test` runs, and the long tests
 
 reference: setup ## write docs/reference from the recipe's section classes
 	$(BIN)/python docs/reference/generate.py
+
+parity: setup ## compare every family with transformers and write docs/parity.md
+	$(BIN)/python -m tests.model.parity_table docs/parity.md
 
 bench: setup ## measure speed; results are printed, never asserted
 	$(BIN)/python -m benchmarks

@@ -68,3 +68,34 @@ def test_the_mask_is_causal_within_a_segment_and_never_empty() -> None:
 def test_positions_count_from_the_start_of_each_segment() -> None:
     row = torch.tensor([[0, 0, 1, 1, 1, 2, 2, 0], [1, 1, 2, 3, 3, 3, 3, 3]])
     assert positions_in_segments(row).tolist() == [[0, 1, 0, 1, 2, 0, 1, 0], [0, 1, 0, 0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize(("T", "S"), [(1, 70), (LONG, LONG), (70, 99)])
+def test_every_path_is_the_formula_without_causality_with_a_bias_of_each_head(scaled: bool, T: int, S: int) -> None:
+    mask = additive_mask(T, segments(2, S), torch.float64, kind="full")
+    bias = torch.randn(1, 6, T, S, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    for extra in (torch.zeros(1), bias, bias.clone().requires_grad_()):
+        for needs_gradient in (False, True):
+            leaves = [x.requires_grad_(needs_gradient) for x in inputs(2, 6, 2, T, S, 8)]
+            found = attention(*leaves, mask + extra, scaled=scaled, causal=False)
+            expected = reference_attention(*leaves, mask + extra, scaled=scaled)
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+            if not needs_gradient:
+                continue
+            wanted = [*leaves, *([extra] if extra.requires_grad else [])]
+            theirs = torch.autograd.grad(expected.square().sum(), wanted)
+            for ours, gradient in zip(torch.autograd.grad(found.square().sum(), wanted), theirs, strict=True):
+                torch.testing.assert_close(ours, gradient, rtol=0, atol=1e-10)
+
+
+def test_a_bias_shared_by_all_rows_gets_the_sum_of_their_gradients() -> None:
+    q, k, v = inputs(3, 4, 2, 70, 70, 8)
+    bias = torch.randn(1, 4, 70, 70, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(3, 4, 70, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    q.requires_grad_()
+    for causal in (True, False):
+        mask = bias + additive_mask(70, torch.ones(1, 70), torch.float64, kind="causal" if causal else "full")
+        found = torch.autograd.grad((attention(q, k, v, mask, causal=causal) * weights).sum(), bias, retain_graph=True)
+        expected = torch.autograd.grad((reference_attention(q, k, v, mask) * weights).sum(), bias)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)

@@ -3,11 +3,14 @@
 import pytest
 import torch
 
+from sanbai.foundation.errors import ModelError
 from sanbai.foundation.seeds import numpy_generator, torch_generator
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.training.sequences import pack_sequences
 from sanbai.training.trees import Tree, pack_trees
+
+SMALL = {"vocab_size": 50, "num_layers": 2, "width": 16, "num_heads": 1, "num_kv_heads": 1, "head_width": 16}
 
 
 def random_trees(num: int, *, longest: int) -> list[Tree]:
@@ -58,8 +61,7 @@ def test_values_and_gradients_are_those_of_separate_passes(positions: str, kv_he
 
 
 def test_an_answer_sees_its_prompt_but_no_other_answer() -> None:
-    config = ModelConfig(vocab_size=50, num_layers=2, width=16, num_heads=1, num_kv_heads=1, head_width=16)
-    model = ScalarModel(config, torch_generator(1, "weights"))
+    model = ScalarModel(ModelConfig.model_validate(SMALL), torch_generator(1, "weights"))
     with torch.no_grad():
         first = tree_values(model, [Tree((5, 6), ((7, 8), (9,), (10, 11)))], 64)
         other_answer = tree_values(model, [Tree((5, 6), ((12, 13), (9,), (10, 11)))], 64)
@@ -86,3 +88,9 @@ def test_nothing_is_lost_and_little_is_padding() -> None:
     ends = [answer[-1] for tree in trees for answer in tree.answers]
     assert packed.tokens_BT.flatten()[packed.last_N].tolist() == ends
     assert (packed.segments_BT == 0).float().mean() < 0.25
+
+
+def test_a_model_that_sees_distances_in_the_row_has_no_branches() -> None:
+    banded = ModelConfig.model_validate({**SMALL, "masks": ("banded",), "band_width": 4})
+    with pytest.raises(ModelError, match="branches"):
+        tree_values(ScalarModel(banded, torch_generator(1, "weights")), [Tree((5, 6), ((7, 8), (9,)))], 64)

@@ -14,6 +14,7 @@ from sanbai.foundation.errors import SanbaiError
 #: name -> (module of this package, one line for `--help`); the order of the pipeline.
 COMMANDS: dict[str, tuple[str, str]] = {
     "quickstart": ("quickstart", "Make an assistant from nothing on the tiny world, then serve it."),
+    "plan": ("plan", "Count what a preset or a recipe needs: parameters, memory, days, cost."),
     "run": ("run", "Start a recipe's whole pipeline; list and show runs."),
     "data": ("data", "Build and look into a corpus."),
     "tokenizer": ("tokenizer", "Train a tokenizer; see what it makes of a text."),

@@ -43,11 +43,31 @@ def list_(workspace: Path, database: str, *, presets: bool, as_json: bool) -> No
 
 def _list_presets(*, as_json: bool) -> None:
     from sanbai.model.presets import PRESETS
+    from sanbai.model.size import count_parameters, shape_of
 
-    rows = [{"name": name, **config.model_dump(mode="json")} for name, config in PRESETS.items()]
-    for row in rows:
-        shape = f"{row['num_layers']} layers, width {row['width']}, {row['num_heads']} heads"
-        click.echo(f"{row['name']:<16} {shape:<40} {row['norm']} {row['positions']} {row['feed_forward']}")
+    form = "{:<16} {:>12} {:>6} {:>6} {:>8} {:>16} {:>12} {:>10} {:>13}  {}"
+    heading = form.format(
+        "preset", "parameters", "layers", "width", "heads", "feed-forward", "norm", "positions", "mask", "experts"
+    )
+    click.echo(heading)
+    rows = []
+    for name, config in PRESETS.items():
+        parameters = count_parameters(shape_of(config)).total
+        rows.append({"name": name, "parameters": parameters, **config.model_dump(mode="json")})
+        alike = config.num_heads == config.num_kv_heads
+        cells = (
+            name,
+            f"{parameters / 1e6:,.1f}M",
+            f"{config.encoder_layers}+{config.num_layers}" if config.encoder_layers else config.num_layers,
+            config.width,
+            f"{config.num_heads}" if alike else f"{config.num_heads}/{config.num_kv_heads}",
+            f"{config.feed_forward} {config.feed_forward_width}",
+            f"{config.norm} {config.norm_place}",
+            config.positions,
+            "+".join(("full", *config.masks) if config.encoder_layers else config.masks),
+            "" if config.sparse_layers == "none" else f"{config.experts.num_experts}, {config.sparse_layers}",
+        )
+        click.echo(form.format(*cells).rstrip())
     if as_json:
         print_record(rows)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import ctypes.util
+import os
 import platform
 import sys
 from collections.abc import Iterator
@@ -69,6 +70,6 @@ def describe_machine() -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "num_threads": torch.get_num_threads(),
+        "cores": os.cpu_count() or 1,
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }

@@ -4,7 +4,8 @@ Room for every position is taken once; writing is in place. Rows share one lengt
 padded on the left with segment 0, which the mask hides. Keys lie transposed, positions innermost, as the product with
 one query a row reads them: a decoding step's attention takes half the time of torch's at 64 rows and more.
 
-Shapes: L layers, B rows, G key-value heads, C capacity in positions, S positions filled, T new ones, K head width.
+Shapes: L layers, B rows, G key-value heads, C capacity in positions, S positions filled, T new ones, M positions of an
+encoder's result, K head width.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class KeyValueCache:
         self._segments_BC = torch.zeros((num_rows, capacity), dtype=torch.int64, device=device)
         self.length = 0
         """Positions filled in every layer."""
+        self.memory: dict[int, tuple[Tensor, Tensor]] = {}
+        """k_BGMK and v_BGMK of an encoder's result by layer; empty before the first pass."""
+        self.memory_segments_BM: Tensor | None = None
+        """The segments of an encoder's result."""
 
     @property
     def num_rows(self) -> int:
@@ -85,4 +90,10 @@ class KeyValueCache:
         self._keys_LBGKC = self._keys_LBGKC.index_select(1, rows)
         self._values_LBGCK = self._values_LBGCK.index_select(1, rows)
         self._segments_BC = self._segments_BC.index_select(0, rows)
+        self.memory = {
+            layer: (k_BGMK.index_select(0, rows), v_BGMK.index_select(0, rows))
+            for layer, (k_BGMK, v_BGMK) in self.memory.items()
+        }
+        if self.memory_segments_BM is not None:
+            self.memory_segments_BM = self.memory_segments_BM.index_select(0, rows)
         return self

@@ -1,4 +1,4 @@
-"""What stands on the trunk: a distribution over the next token, or one number a position.
+"""What stands on a trunk that looks back: a distribution over the next token, or one number a position.
 
 Shapes: B rows, T positions, D width, V vocabulary.
 """
@@ -6,14 +6,15 @@ Shapes: B rows, T positions, D width, V vocabulary.
 from __future__ import annotations
 
 import copy
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sanbai.model.cache import KeyValueCache
+from sanbai.foundation.errors import ModelError
 from sanbai.model.config import ModelConfig
-from sanbai.model.transformer import EMBEDDING_STD, Transformer
+from sanbai.model.transformer import EMBEDDING_STD, Inputs, Transformer
 
 
 class LanguageModel(nn.Module):
@@ -22,6 +23,11 @@ class LanguageModel(nn.Module):
     def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         """Build and initialise; without a generator the parameters are left for a loader to fill."""
         super().__init__()
+        if config.tied_embeddings and config.embedding_size != config.width:
+            raise ModelError(
+                f"an embedding of {config.embedding_size} numbers cannot be the head of a trunk of {config.width}; "
+                "untie them"
+            )
         self.trunk = Transformer(config, generator)
         self.head = None
         if not config.tied_embeddings:
@@ -37,23 +43,16 @@ class LanguageModel(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """The matrix [V, D] from hidden vectors to logits; the token embedding itself where they are tied."""
-        return self.trunk.token_embedding.weight if self.head is None else self.head.weight
+        weight = self.trunk.token_embedding.weight if self.head is None else self.head.weight
+        return weight * self.config.width**-0.5 if self.config.scaled_head else weight
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits [..., V] of hidden vectors [..., D]; lets a caller compute them for chosen positions only."""
         return F.linear(hidden, self.head_weight)
 
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        segments_BT: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
+    def forward(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
         """Return logits_BTV; arguments as `Transformer.forward`."""
-        hidden_BTD = self.trunk(tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, cache=cache)
-        return self.logits(hidden_BTD)
+        return self.logits(self.trunk(tokens_BT, **inputs))
 
 
 class ScalarModel(nn.Module):
@@ -79,22 +78,12 @@ class ScalarModel(nn.Module):
         scalar.head = _new_scalar_head(model.config.width, generator).to(model.head_weight)
         return scalar
 
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        segments_BT: Tensor | None = None,
-        branches_BT: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
+    def forward(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
         """Return values_BT; arguments as `Transformer.forward`.
 
         In float32 at least, also under autocast: rewards differ by less than bfloat16 resolves.
         """
-        hidden_BTD = self.trunk(
-            tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, branches_BT=branches_BT, cache=cache
-        )
+        hidden_BTD = self.trunk(tokens_BT, **inputs)
         exact = torch.promote_types(hidden_BTD.dtype, torch.float32)
         values_BT: Tensor = (hidden_BTD.to(exact) * self.head.weight.to(exact)).sum(dim=-1) + self.head.bias.to(exact)
         return values_BT

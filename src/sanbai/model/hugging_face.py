@@ -1,75 +1,101 @@
 """Models as Hugging Face folders: `config.json`, `generation_config.json`, `model.safetensors`, never pickle.
 
-The folder is that of a stock architecture, so transformers, vLLM, SGLang and llama.cpp load it unchanged:
-
-    rotary, RMS norm, SwiGLU     LlamaForCausalLM   LlamaForSequenceClassification (a scalar model)
-    learned, layer norm, GELU    GPT2LMHeadModel    GPT2ForSequenceClassification
+The folder is that of a stock architecture, so transformers, vLLM, SGLang and llama.cpp load it unchanged. Each family's
+names and settings are tables in `layouts/`; here they are only applied.
 
 A stock score head has no bias. A scalar model's bias is kept in `config.json` as `sanbai_reward_bias`: other programs
-give scores that lie lower by that constant, and rank the same.
-
-How each of our tensors is stored is one row of a table (`_Stored`): names of the pieces it is joined from, and whether
-they are transposed (GPT-2's Conv1D).
+give scores that lie lower by that constant, and rank the same. Settings of experts that no stock layout has, such as
+their capacity, are kept there as `sanbai_experts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
+from torch import nn
 
 from sanbai.foundation.errors import DataError, ModelError
 from sanbai.foundation.files import read_json, write_atomic, write_json_atomic
 from sanbai.model.config import ModelConfig
+from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel, ScalarModel
+from sanbai.model.layouts import bert, gpt, llama, t5
+from sanbai.model.layouts.layout import Head, Layout, Settings, effective_fields, stored_parameters
+from sanbai.model.reading_heads import Classifier, MaskedModel, MaskedPairModel, NextSentenceModel, SpanModel
+from sanbai.model.stored_tensors import WEIGHTS, StoredTensors
+from sanbai.model.transformer import Transformer
 from sanbai.text.tokenizer import Tokenizer
 
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
+Model: TypeAlias = (
+    LanguageModel
+    | ScalarModel
+    | MaskedModel
+    | MaskedPairModel
+    | NextSentenceModel
+    | Classifier
+    | SpanModel
+    | EncoderDecoder
+    | Transformer
+)
+"""Whatever a folder may hold; the last is a trunk without a head."""
+
+LAYOUTS = (
+    llama.LLAMA,
+    gpt.GPT2,
+    llama.QWEN2,
+    llama.QWEN3,
+    gpt.GPT1,
+    gpt.GPT_NEO,
+    bert.BERT,
+    bert.ERNIE,
+    bert.ALBERT,
+    t5.T5,
+    t5.T5_GATED,
+    t5.MT5,
+    llama.MIXTRAL,
+    t5.SWITCH,
+)
+"""The first that fits a shape is the one it is saved in."""
+
 BIAS_KEY = "sanbai_reward_bias"
-
-_Kinds = dict[str, type[LanguageModel] | type[ScalarModel]]
-
-_LLAMA: _Kinds = {"LlamaForCausalLM": LanguageModel, "LlamaForSequenceClassification": ScalarModel}
-_GPT2: _Kinds = {"GPT2LMHeadModel": LanguageModel, "GPT2ForSequenceClassification": ScalarModel}
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+EXPERTS_KEY = "sanbai_experts"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
-def save_model(model: LanguageModel | ScalarModel, folder: Path, tokenizer: Tokenizer | None = None) -> None:
+def save_model(model: Model, folder: Path, tokenizer: Tokenizer | None = None) -> None:
     """Write a model into a folder that exists, with its tokenizer's files if one is given.
 
     Raises:
         ModelError: the configuration is of no stock architecture.
         ResourceError: no space or no permission.
     """
-    layout = _layout_of(model.config)
+    layout, head = _layout_for(model)
+    table = dict(stored_parameters(model, layout, head))
+    unstored = {name for name, _ in model.named_parameters()} - table.keys()
+    assert unstored <= ({"head.bias"} if isinstance(model, ScalarModel) else set()), unstored
     tensors = {}
-    parameters = dict(model.named_parameters())
-    for name, stored in _table(model, layout).items():
-        tensors.update(stored.take_apart(parameters[name].detach()))
-    configuration = _describe(model, layout, tokenizer)
+    for name, stored in table.items():
+        tensors.update(stored.take_apart(model.get_parameter(name).detach()))
+    settings = _describe(model, layout, head, tokenizer)
     write_atomic(folder / WEIGHTS, to_safetensors(tensors, metadata={"format": "pt"}))
-    if isinstance(model, LanguageModel):
-        special = {key: configuration[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if isinstance(model, LanguageModel | EncoderDecoder):
+        keys = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+        special = {key: settings[key] for key in keys if key in settings}
         write_json_atomic(folder / "generation_config.json", {"_from_model_config": True, **special})
     if tokenizer is not None:
         tokenizer.save(folder)
-    write_json_atomic(folder / "config.json", configuration)
+    write_json_atomic(folder / "config.json", settings)
 
 
-def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> LanguageModel | ScalarModel:
+def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Model:
     """Read a model from a folder, in evaluation mode, on the CPU.
 
     Args:
-        folder: in one of the layouts above, in one file or sharded.
+        folder: in one of the layouts, in one file or sharded.
         dtype: of the parameters, whatever the files hold.
 
     Raises:
@@ -78,140 +104,89 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> LanguageM
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: no config.json; a model is a folder in Hugging Face layout")
     try:
-        configuration = read_json(folder / "config.json")
+        settings = read_json(folder / "config.json")
     except DataError as error:
         raise ModelError(str(error)) from None
-    kind, config, layout = _understand(configuration, folder / "config.json")
+    config, layout, head = _understand(settings, folder / "config.json")
+    whole = head.model is not Transformer
+    tensors = StoredTensors(folder, prefix=layout.prefix if whole else "", ignored=f"{layout.ignored}|{head.unused}")
+    if config.tied_embeddings and not _is_tied(tensors, layout):
+        config = ModelConfig.model_validate({**config.model_dump(), "tied_embeddings": False})
     with torch.device("meta"):
-        model = kind(config)
-    tensors = _read_tensors(folder)
-    table = _table(model, layout)
-    if isinstance(model, LanguageModel) and config.tied_embeddings:
-        tensors.pop("lm_head.weight", None)  # some programs store the tied matrix twice
-    _check_names({name for stored in table.values() for name in stored.names}, set(tensors), folder)
+        model: Any = head.model(config, _num_classes(settings)) if head.model is Classifier else head.model(config)
+    table = dict(stored_parameters(model, layout, head))
+    wanted = {name for stored in table.values() for name in stored.names}
+    _check_names(wanted, tensors.names - (layout.copies.keys() - wanted), folder)
     state = {}
-    for name, parameter in model.named_parameters():
-        if name not in table:
-            continue
-        state[name] = table[name].put_together(tensors, parameter.shape, folder).to(dtype, copy=True)
+    # The largest come first: one of them in memory twice, beside few others, is the most that is ever needed.
+    for name in sorted(table, key=lambda name: -model.get_parameter(name).numel()):
+        state[name] = torch.empty(model.get_parameter(name).shape, dtype=dtype)
+        try:
+            table[name].put_together(tensors.read, into=state[name])
+        except ModelError as error:
+            raise ModelError(f"{folder}: {error}") from None
     if isinstance(model, ScalarModel):
-        state["head.bias"] = torch.tensor([float(configuration.get(BIAS_KEY, 0.0))], dtype=dtype)
-    model.load_state_dict(state, assign=True)
-    return model.eval()
+        state["head.bias"] = torch.tensor([float(settings.get(BIAS_KEY, 0.0))], dtype=dtype)
+    model.load_state_dict(state, assign=True, strict=False)
+    if isinstance(model, EncoderDecoder):
+        model.tie()
+    assert not any(parameter.is_meta for parameter in model.parameters())
+    result: Model = model.eval()
+    return result
 
 
 def load_language_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """Return `load_model`, refusing a scalar model."""
+    """Return `load_model`, refusing any other model."""
     model = load_model(folder, dtype=dtype)
     if not isinstance(model, LanguageModel):
-        raise ModelError(f"{folder}: a scalar model, wanted a language model")
+        raise ModelError(f"{folder}: {_NAMES[type(model)]}, wanted a language model")
     return model
 
 
 def load_scalar_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> ScalarModel:
-    """Return `load_model`, refusing a language model."""
+    """Return `load_model`, refusing any other model."""
     model = load_model(folder, dtype=dtype)
     if not isinstance(model, ScalarModel):
-        raise ModelError(f"{folder}: a language model, wanted a scalar model (a reward or value model)")
+        raise ModelError(f"{folder}: {_NAMES[type(model)]}, wanted a scalar model (a reward or value model)")
     return model
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """How one parameter lies in the file: joined from pieces along its first axis, each perhaps transposed."""
-
-    names: tuple[str, ...]
-    sizes: tuple[int, ...] = ()
-    """Rows of each piece; needed only where there are several."""
-    transposed: bool = False
-
-    def take_apart(self, tensor: Tensor) -> dict[str, Tensor]:
-        pieces = torch.split(tensor, list(self.sizes)) if self.sizes else (tensor,)
-        flip = self.transposed
-        return {
-            name: (piece.t() if flip else piece).contiguous() for name, piece in zip(self.names, pieces, strict=True)
-        }
-
-    def put_together(self, tensors: Mapping[str, Tensor], shape: torch.Size, folder: Path) -> Tensor:
-        rows = self.sizes or (shape[0],)
-        pieces = []
-        for name, num_rows in zip(self.names, rows, strict=True):
-            piece = tensors[name].t() if self.transposed else tensors[name]
-            wanted = (num_rows, *shape[1:])
-            if piece.shape != wanted:
-                raise ModelError(f"{folder}: tensor {name} is {list(piece.shape)}, config.json wants {list(wanted)}")
-            pieces.append(piece)
-        return torch.cat(pieces) if len(pieces) > 1 else pieces[0].contiguous()
+_NAMES: dict[type[nn.Module], str] = {
+    LanguageModel: "a language model",
+    ScalarModel: "a scalar model",
+    MaskedModel: "a masked model",
+    MaskedPairModel: "a masked model with sentence pairs",
+    NextSentenceModel: "a next-sentence model",
+    Classifier: "a classifier",
+    SpanModel: "a span model",
+    EncoderDecoder: "an encoder-decoder",
+    Transformer: "a trunk without a head",
+}
 
 
-def _layout_of(config: ModelConfig) -> str:
-    blocks = (config.norm, config.positions, config.feed_forward)
-    if blocks == ("rms", "rotary", "swiglu"):
-        return "llama"
-    plain_heads = config.num_heads == config.num_kv_heads and config.num_heads * config.head_width == config.width
-    if blocks == ("layer", "learned", "gelu_tanh") and config.bias and plain_heads:
-        return "gpt2"
-    raise ModelError(
-        f"norm {config.norm}, positions {config.positions}, feed_forward {config.feed_forward}, bias {config.bias}: "
-        "no stock architecture has these together; Llama has rms, rotary, swiglu; GPT-2 layer, learned, gelu_tanh, bias"
-    )
+def _layout_for(model: Model) -> tuple[Layout, Head]:
+    """Return the first layout that gives the model's shape back, and the architecture of its head."""
+    wanted = effective_fields(model.config)
+    nearest: tuple[int, str] = (len(wanted), "")
+    for layout in LAYOUTS:
+        try:
+            settings = {"vocab_size": model.config.vocab_size, "tie_word_embeddings": model.config.tied_embeddings}
+            found = effective_fields(
+                ModelConfig.model_validate(layout.read({**settings, **layout.write(model.config)}))
+            )
+        except (ModelError, ValidationError):
+            continue
+        differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        if not differing:
+            for head in layout.heads:
+                if head.model is type(model):
+                    return layout, head
+            differing = [f"having no head for {_NAMES[type(model)]}"]
+        nearest = min(nearest, (len(differing), f"{layout.model_type}, differs in {', '.join(differing)}"))
+    raise ModelError(f"no stock architecture has this shape; the nearest, {nearest[1] or 'none, differs in all'}")
 
 
-def _table(model: LanguageModel | ScalarModel, layout: str) -> dict[str, _Stored]:
-    """Return how each parameter is stored, by our name of it; a scalar head's bias is not in the file."""
-    table = _llama_table(model.config) if layout == "llama" else _gpt2_table(model.config)
-    if isinstance(model, ScalarModel):
-        table["head.weight"] = _Stored(("score.weight",))
-    elif not model.config.tied_embeddings:
-        table["head.weight"] = _Stored(("lm_head.weight",))
-    return table
-
-
-def _llama_table(config: ModelConfig) -> dict[str, _Stored]:
-    table = {
-        "trunk.token_embedding.weight": _Stored(("model.embed_tokens.weight",)),
-        "trunk.norm.weight": _Stored(("model.norm.weight",)),
-    }
-    heads = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
-    sizes = tuple(count * config.head_width for count in heads)
-    for layer in range(config.num_layers):
-        ours, theirs = f"trunk.blocks.{layer}", f"model.layers.{layer}"
-        table[f"{ours}.attention_norm.weight"] = _Stored((f"{theirs}.input_layernorm.weight",))
-        table[f"{ours}.feed_forward_norm.weight"] = _Stored((f"{theirs}.post_attention_layernorm.weight",))
-        for part in ("weight", "bias") if config.bias else ("weight",):
-            projections = tuple(f"{theirs}.self_attn.{name}_proj.{part}" for name in "qkv")
-            table[f"{ours}.attention.qkv.{part}"] = _Stored(projections, sizes)
-            table[f"{ours}.attention.out.{part}"] = _Stored((f"{theirs}.self_attn.o_proj.{part}",))
-            for name in ("gate", "up", "down"):
-                table[f"{ours}.feed_forward.{name}.{part}"] = _Stored((f"{theirs}.mlp.{name}_proj.{part}",))
-    return table
-
-
-def _gpt2_table(config: ModelConfig) -> dict[str, _Stored]:
-    table = {
-        "trunk.token_embedding.weight": _Stored(("transformer.wte.weight",)),
-        "trunk.position_embedding.weight": _Stored(("transformer.wpe.weight",)),
-        "trunk.norm.weight": _Stored(("transformer.ln_f.weight",)),
-        "trunk.norm.bias": _Stored(("transformer.ln_f.bias",)),
-    }
-    names = {
-        "attention_norm": "ln_1",
-        "attention.qkv": "attn.c_attn",
-        "attention.out": "attn.c_proj",
-        "feed_forward_norm": "ln_2",
-        "feed_forward.up": "mlp.c_fc",
-        "feed_forward.down": "mlp.c_proj",
-    }
-    for layer in range(config.num_layers):
-        for ours, theirs in names.items():
-            for part in ("weight", "bias"):
-                transposed = part == "weight" and not ours.endswith("norm")
-                stored = _Stored((f"transformer.h.{layer}.{theirs}.{part}",), transposed=transposed)
-                table[f"trunk.blocks.{layer}.{ours}.{part}"] = stored
-    return table
-
-
-def _describe(model: LanguageModel | ScalarModel, layout: str, tokenizer: Tokenizer | None) -> dict[str, Any]:
+def _describe(model: Model, layout: Layout, head: Head, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """Return the content of `config.json`."""
     config = model.config
     if tokenizer is not None and tokenizer.vocab_size != config.vocab_size:
@@ -220,11 +195,10 @@ def _describe(model: LanguageModel | ScalarModel, layout: str, tokenizer: Tokeni
             "save it with the one it was trained with"
         )
     reserved = None if tokenizer is None else tokenizer.reserved
-    kinds = _LLAMA if layout == "llama" else _GPT2
-    dtype = next(name for name, dtype in _DTYPES.items() if dtype == model.trunk.token_embedding.weight.dtype)
-    description: dict[str, Any] = {
-        "architectures": [name for name, kind in kinds.items() if isinstance(model, kind)],
-        "model_type": layout,
+    dtype = next(name for name, dtype in _DTYPES.items() if dtype == next(model.parameters()).dtype)
+    settings: dict[str, Any] = {
+        "architectures": [head.architecture],
+        "model_type": layout.model_type,
         "dtype": dtype,
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tied_embeddings,
@@ -232,152 +206,62 @@ def _describe(model: LanguageModel | ScalarModel, layout: str, tokenizer: Tokeni
         "eos_token_id": None if reserved is None else [reserved.end, reserved.end_of_text],
         # A stock score head finds each row's last token by looking for padding, so it needs an id for it.
         "pad_token_id": 0 if reserved is None else reserved.pad,
+        **layout.write(config),
     }
-    if layout == "llama":
-        description |= {
-            "hidden_size": config.width,
-            "num_hidden_layers": config.num_layers,
-            "num_attention_heads": config.num_heads,
-            "num_key_value_heads": config.num_kv_heads,
-            "head_dim": config.head_width,
-            "intermediate_size": config.feed_forward_width,
-            "hidden_act": "silu",
-            "rms_norm_eps": config.norm_epsilon,
-            "max_position_embeddings": config.max_positions,
-            "rope_theta": config.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-            "attention_bias": config.bias,
-            "mlp_bias": config.bias,
-            "initializer_range": 0.02,
-        }
-    else:
-        description |= {
-            "n_embd": config.width,
-            "n_layer": config.num_layers,
-            "n_head": config.num_heads,
-            "n_inner": config.feed_forward_width,
-            "n_positions": config.max_positions,
-            "activation_function": "gelu_new",
-            "layer_norm_epsilon": config.norm_epsilon,
-            "resid_pdrop": 0.0,
-            "embd_pdrop": 0.0,
-            "attn_pdrop": 0.0,
-        }
+    if config.sparse_layers != "none":
+        settings[EXPERTS_KEY] = config.experts.model_dump(mode="json")
     if isinstance(model, ScalarModel):
-        description |= {"num_labels": 1, BIAS_KEY: model.head.bias.item()}
-    return description
+        settings |= {"num_labels": 1, BIAS_KEY: model.head.bias.item()}
+    if isinstance(model, Classifier):
+        settings |= {"num_labels": model.head.out_features}
+    return settings
 
 
-def _understand(configuration: Any, path: Path) -> tuple[type[LanguageModel | ScalarModel], ModelConfig, str]:
-    """Return what `config.json` asks for: the head, the shape, the layout of names.
+def _understand(settings: Any, path: Path) -> tuple[ModelConfig, Layout, Head]:
+    """Return what `config.json` asks for: the shape, the layout of names, the head.
 
     Raises:
         ModelError: it asks for something that we do not have.
     """
-    architectures = configuration.get("architectures") if isinstance(configuration, dict) else None
+    architectures = settings.get("architectures") if isinstance(settings, dict) else None
     name = architectures[0] if isinstance(architectures, list) and architectures else None
-    kinds = {**_LLAMA, **_GPT2}
-    if name not in kinds:
-        raise ModelError(f"{path}: architecture {name or 'not named'}; known: {', '.join(kinds)}")
-    layout = "llama" if name in _LLAMA else "gpt2"
-    fields = _llama_fields(configuration, path) if layout == "llama" else _gpt2_fields(configuration, path)
-    if kinds[name] is ScalarModel and configuration.get("num_labels", 1) != 1:
-        raise ModelError(f"{path}: {configuration['num_labels']} labels, wanted 1")
-    try:
-        return kinds[name], ModelConfig.model_validate(fields), layout
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"])) or "the shape"
-        raise ModelError(f"{path}: {place}: {problem['msg']}; found {problem['input']!r}") from None
-
-
-def _require(configuration: Mapping[str, Any], path: Path, wanted: Mapping[str, Any]) -> None:
-    """Refuse settings that would change the numbers in silence; an absent key has the wanted value."""
-    for key, value in wanted.items():
-        if configuration.get(key, value) != value:
-            raise ModelError(f"{path}: {key} is {configuration[key]!r}, only {value!r} is supported")
-
-
-def _llama_fields(configuration: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    rope = configuration.get("rope_parameters") or configuration.get("rope_scaling") or {}
-    _require(rope, path, {"rope_type": "default"})
-    bias = configuration.get("attention_bias", False)
-    _require(configuration, path, {"hidden_act": "silu", "mlp_bias": bias, "pretraining_tp": 1})
-    heads = configuration.get("num_attention_heads")
-    width = configuration.get("hidden_size")
-    head_width = configuration.get("head_dim")
-    if head_width is None and isinstance(heads, int) and isinstance(width, int):
-        head_width = width // max(heads, 1)
-    return {
-        "vocab_size": configuration.get("vocab_size"),
-        "num_layers": configuration.get("num_hidden_layers"),
-        "width": width,
-        "num_heads": heads,
-        "num_kv_heads": configuration.get("num_key_value_heads", heads),
-        "head_width": head_width,
-        "feed_forward": "swiglu",
-        "feed_forward_width": configuration.get("intermediate_size"),
-        "norm": "rms",
-        "norm_epsilon": configuration.get("rms_norm_eps", 1e-6),
-        "positions": "rotary",
-        "max_positions": configuration.get("max_position_embeddings", 2048),
-        "rope_theta": rope.get("rope_theta", configuration.get("rope_theta", 10_000.0)),
-        "bias": bias,
-        "tied_embeddings": configuration.get("tie_word_embeddings", False),
-    }
-
-
-def _gpt2_fields(configuration: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    wanted = {
-        "activation_function": "gelu_new",
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "add_cross_attention": False,
-    }
-    _require(configuration, path, wanted)
-    width, heads = configuration.get("n_embd", 768), configuration.get("n_head", 12)
-    return {
-        "vocab_size": configuration.get("vocab_size", 50_257),
-        "num_layers": configuration.get("n_layer", 12),
-        "width": width,
-        "num_heads": heads,
-        "num_kv_heads": heads,
-        "head_width": width // heads,
-        "feed_forward": "gelu_tanh",
-        "feed_forward_width": configuration.get("n_inner") or 4 * width,
-        "norm": "layer",
-        "norm_epsilon": configuration.get("layer_norm_epsilon", 1e-5),
-        "positions": "learned",
-        "max_positions": configuration.get("n_positions", 1024),
-        "bias": True,
-        "tied_embeddings": configuration.get("tie_word_embeddings", True),
-    }
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """Return every tensor of the folder's safetensors files, one or sharded.
-
-    Raises:
-        ModelError: none there, damaged, or a shard missing.
-    """
-    if (folder / WEIGHTS).is_file():
-        files = [WEIGHTS]
-    elif (folder / WEIGHTS_INDEX).is_file():
-        files = sorted(set(read_json(folder / WEIGHTS_INDEX)["weight_map"].values()))
-    else:
-        pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-        if pickles:
-            raise ModelError(f"{folder}: holds {pickles[0]}, a pickle, which can run code; convert it to safetensors")
-        raise ModelError(f"{folder}: no {WEIGHTS}; the weights are missing")
-    tensors: dict[str, Tensor] = {}
-    for name in files:
+    known = [(layout, head) for layout in LAYOUTS for head in layout.heads]
+    candidates = [(layout, head) for layout, head in known if head.architecture == name]
+    if not candidates:
+        names = dict.fromkeys(head.architecture for _, head in known)
+        raise ModelError(f"{path}: architecture {name or 'not named'}; known: {', '.join(names)}")
+    if any(head.model is ScalarModel for _, head in candidates):
+        scalar = _num_classes(settings) == 1
+        candidates = [(layout, head) for layout, head in candidates if (head.model is ScalarModel) == scalar]
+    problem = ""
+    for layout, head in candidates:
         try:
-            with safe_open(folder / name, framework="pt") as file:
-                tensors.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 - not a mapping
-        except (SafetensorError, FileNotFoundError) as error:
-            raise ModelError(f"{folder / name}: not a whole safetensors file: {error}") from None
-    # Old GPT-2 files keep each layer's causal mask beside its weights.
-    return {name: tensor for name, tensor in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
+            fields = layout.read(settings)
+            if EXPERTS_KEY in settings:
+                fields["experts"] = settings[EXPERTS_KEY]
+            return ModelConfig.model_validate(fields), layout, head
+        except ModelError as error:
+            problem = problem or str(error)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the shape"
+            problem = problem or f"{place}: {first['msg']}; found {first['input']!r}"
+    raise ModelError(f"{path}: {problem}")
+
+
+def _num_classes(settings: Settings) -> int:
+    """Return how many classes a classifier has; transformers writes their names, and nothing where they are two."""
+    if "num_labels" in settings:
+        return int(settings["num_labels"])
+    return len(settings["id2label"]) if "id2label" in settings else 2
+
+
+def _is_tied(tensors: StoredTensors, layout: Layout) -> bool:
+    """Return whether a file's head, if it stores one, is the embedding; T5's settings do not tell."""
+    head, embedding = "lm_head.weight", layout.copies.get("lm_head.weight", "")
+    if not {head, embedding} <= tensors.names:
+        return True
+    return torch.equal(tensors.read(head), tensors.read(embedding))
 
 
 def _check_names(wanted: set[str], found: set[str], folder: Path) -> None:

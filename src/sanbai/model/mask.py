@@ -1,4 +1,4 @@
-"""Who may look at whom: a position sees earlier positions of its own segment, and itself.
+"""Who may look at whom: within a segment, and there as the layer's kind of mask says.
 
 One rule serves packed training rows (segments 1, 2, ... are documents), padded batches on either side (real tokens are
 segment 1, padding is segment 0) and cached decoding. Padding sees padding, never a real token, and no real token sees
@@ -7,7 +7,7 @@ padding: no row of attention is ever empty, so nothing is NaN, and padding canno
 A segment may be a tree: its branch 0 is seen by all that comes later in it, branches 1, 2, ... by themselves alone.
 
 Shapes: B rows, T new positions (queries), S visible positions (keys; S = T without a cache, and the last T of S are the
-new ones).
+new ones), M positions of an encoder.
 """
 
 from __future__ import annotations
@@ -15,9 +15,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sanbai.model.config import Mask
+
 
 def additive_mask(
-    num_queries: int, segments_BS: Tensor, dtype: torch.dtype, *, branches_BS: Tensor | None = None
+    num_queries: int,
+    segments_BS: Tensor,
+    dtype: torch.dtype,
+    *,
+    kind: Mask = "causal",
+    band_width: int = 0,
+    prefix_BT: Tensor | None = None,
+    branches_BT: Tensor | None = None,
 ) -> Tensor:
     """Return 0 where a query may look and -inf elsewhere, to be added to attention scores.
 
@@ -25,22 +34,39 @@ def additive_mask(
         num_queries: T; the queries are the last T of the S positions.
         segments_BS: the segment of each position, cached ones first.
         dtype: of the scores.
-        branches_BS: the branch of each position within its segment; by default 0, no branches.
+        kind: `ModelConfig.masks` says what each means.
+        band_width: positions that a query of a banded layer sees, its own among them.
+        prefix_BT: true on the new positions that are prefix; cached ones lie behind every query and need no saying.
+        branches_BT: the branch of each new position within its segment; cached ones are branch 0, by default all are.
 
     Returns:
         mask_B1TS, the head axis open for broadcasting.
     """
     num_keys = segments_BS.shape[1]
     key_S = torch.arange(num_keys, device=segments_BS.device)
-    future_TS = key_S > key_S[num_keys - num_queries :, None]
-    other_BTS = segments_BS[:, num_keys - num_queries :, None] != segments_BS[:, None, :]
-    hidden_BTS = other_BTS | future_TS
-    if branches_BS is not None:
-        query_BT1 = branches_BS[:, num_keys - num_queries :, None]
-        key_B1S = branches_BS[:, None, :]
-        hidden_BTS |= (key_B1S != 0) & (key_B1S != query_BT1)
-    mask_BTS = torch.zeros(hidden_BTS.shape, dtype=dtype, device=segments_BS.device)
-    return mask_BTS.masked_fill_(hidden_BTS, float("-inf")).unsqueeze(1)
+    query_T1 = key_S[num_keys - num_queries :, None]
+    hidden_BTS = segments_BS[:, num_keys - num_queries :, None] != segments_BS[:, None, :]
+    if kind != "full":
+        future_TS = key_S > query_T1
+        if kind == "prefix" and prefix_BT is not None:
+            prefix_BS = torch.nn.functional.pad(prefix_BT.bool(), (num_keys - num_queries, 0))
+            future_TS = future_TS & ~prefix_BS[:, None, :]
+        hidden_BTS = hidden_BTS | future_TS
+    if kind == "banded":
+        hidden_BTS = hidden_BTS | (key_S <= query_T1 - band_width)
+    if branches_BT is not None:
+        key_B1S = torch.nn.functional.pad(branches_BT, (num_keys - num_queries, 0))[:, None, :]
+        hidden_BTS = hidden_BTS | ((key_B1S != 0) & (key_B1S != branches_BT[:, :, None]))
+    return _additive(hidden_BTS, dtype)
+
+
+def memory_mask(segments_BT: Tensor, memory_segments_BM: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return mask_B1TM of queries that look at an encoder's result: at all of their own segment.
+
+    A query with nothing to see (padding beside a text that has none) sees everything; nobody reads its result.
+    """
+    hidden_BTM = segments_BT[:, :, None] != memory_segments_BM[:, None, :]
+    return _additive(hidden_BTM & ~hidden_BTM.all(dim=-1, keepdim=True), dtype)
 
 
 def positions_in_segments(segments_BS: Tensor) -> Tensor:
@@ -52,3 +78,8 @@ def positions_in_segments(segments_BS: Tensor) -> Tensor:
     starts_BS = torch.ones_like(segments_BS, dtype=torch.bool)
     starts_BS[:, 1:] = segments_BS[:, 1:] != segments_BS[:, :-1]
     return index_S - torch.where(starts_BS, index_S, 0).cummax(dim=1).values
+
+
+def _additive(hidden_BTS: Tensor, dtype: torch.dtype) -> Tensor:
+    mask_BTS = torch.zeros(hidden_BTS.shape, dtype=dtype, device=hidden_BTS.device)
+    return mask_BTS.masked_fill_(hidden_BTS, float("-inf")).unsqueeze(1)

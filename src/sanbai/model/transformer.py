@@ -1,97 +1,63 @@
-"""The one Transformer: embedding, blocks of attention and feed-forward, a last norm.
+"""The one Transformer: embeddings, blocks, a last norm.
 
-Which norm, positions, feed-forward, heads and biases is `ModelConfig`'s to say; nothing here asks for a model's name.
-Departures from the usual code: query, key and value are one projection; masks come from segments (`mask.py`); the
-residual stream keeps the parameters' dtype under autocast, only matrix products are cast.
+GPT, Llama, BERT, T5 and Switch are rows of `ModelConfig`; nothing here or in `block.py` asks for a model's name. Masks
+come from segments (`mask.py`); the residual stream keeps the parameters' dtype under autocast, only matrix products are
+cast.
 
 Initialisation is GPT-2's: normal with standard deviation 0.02, divided by sqrt(2 layers) in the projections that write
-into the residual stream, norms 1, biases 0.
+into the residual stream, norms 1, biases 0; experts have a rule of their own.
 
-Shapes: B rows, T new positions, S positions with cached ones, D width, H query heads, G key-value heads, K head width.
+Shapes: B rows, T new positions, S positions with cached ones, M positions of an encoder's result, D width, E embedding
+width.
 """
 
 from __future__ import annotations
 
+from typing import TypedDict, Unpack
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sanbai.foundation.errors import ModelError
-from sanbai.model.attention import attention
+from sanbai.model.block import Block, Pass, product_dtype
 from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
-from sanbai.model.mask import additive_mask, positions_in_segments
+from sanbai.model.experts import Experts, RouterReport
+from sanbai.model.mask import additive_mask, memory_mask, positions_in_segments
 from sanbai.model.norm import make_norm
-from sanbai.model.rotary import Rotation, rotate, rotation
+from sanbai.model.relative import RelativeBias
+from sanbai.model.rotary import rotation
+from sanbai.model.sinusoid import sinusoids
 
 #: Of fresh embeddings and heads (Radford et al. 2019).
 EMBEDDING_STD = 0.02
 
 
-class Attention(nn.Module):
-    """Multi-head attention with grouped key-value heads (Ainslie et al. 2023, arXiv:2305.13245)."""
+class Inputs(TypedDict, total=False):
+    """What may go into a Transformer beside the tokens; each may be left out."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.layer = layer
-        self.num_heads, self.num_kv_heads, self.head_width = config.num_heads, config.num_kv_heads, config.head_width
-        projected = (config.num_heads + 2 * config.num_kv_heads) * config.head_width
-        self.qkv = nn.Linear(config.width, projected, bias=config.bias)
-        self.out = nn.Linear(config.num_heads * config.head_width, config.width, bias=config.bias)
-
-    def forward(self, x_BTD: Tensor, mask_B1TS: Tensor, turn: Rotation | None, cache: KeyValueCache | None) -> Tensor:
-        """Mix positions; writes the new keys and values into `cache` if there is one."""
-        B, T, _ = x_BTD.shape
-        H, G = self.num_heads, self.num_kv_heads
-        qkv_BTPK = self.qkv(x_BTD).view(B, T, H + 2 * G, self.head_width)
-        qk_BTPK, v_BTGK = qkv_BTPK.split((H + G, G), dim=2)
-        if turn is not None:
-            qk_BTPK = rotate(qk_BTPK, turn)
-        q_BHTK, k_BGTK = qk_BTPK.transpose(1, 2).split((H, G), dim=1)
-        v_BGTK = v_BTGK.transpose(1, 2)
-        if cache is None:
-            mixed_BHTK = attention(q_BHTK, k_BGTK, v_BGTK, mask_B1TS)
-        else:
-            mixed_BHTK = attention(q_BHTK, *cache.write(self.layer, k_BGTK, v_BGTK), mask_B1TS)
-        out_BTD: Tensor = self.out(mixed_BHTK.transpose(1, 2).flatten(2))
-        return out_BTD
-
-
-class FeedForward(nn.Module):
-    """Two projections with GPT-2's GELU between, or three with SiLU gating (Shazeer 2020, arXiv:2002.05202)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate = None
-        if config.feed_forward == "swiglu":
-            self.gate = nn.Linear(config.width, config.feed_forward_width, bias=config.bias)
-        self.up = nn.Linear(config.width, config.feed_forward_width, bias=config.bias)
-        self.down = nn.Linear(config.feed_forward_width, config.width, bias=config.bias)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        """Transform each position on its own."""
-        x_BTD = x_BTD.to(_product_dtype(x_BTD))  # once for both projections; autocast would do it for each
-        up = self.up(x_BTD)
-        inner = F.gelu(up, approximate="tanh") if self.gate is None else F.silu(self.gate(x_BTD)) * up
-        out_BTD: Tensor = self.down(inner)
-        return out_BTD
-
-
-class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x))."""
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.attention_norm = make_norm(config)
-        self.attention = Attention(config, layer)
-        self.feed_forward_norm = make_norm(config)
-        self.feed_forward = FeedForward(config)
-
-    def forward(self, x_BTD: Tensor, mask_B1TS: Tensor, turn: Rotation | None, cache: KeyValueCache | None) -> Tensor:
-        """One layer of the residual stream."""
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), mask_B1TS, turn, cache)
-        out_BTD: Tensor = x_BTD + self.feed_forward(self.feed_forward_norm(x_BTD))
-        return out_BTD
+    positions_BT: Tensor | None
+    """By default counted from the start of each segment."""
+    segments_BT: Tensor | None
+    """Attention stays within a segment; 0 is padding; by default all one segment. See `mask.py`."""
+    types_BT: Tensor | None
+    """Which part of the input a token belongs to (BERT's token types); by default 0."""
+    tasks_BT: Tensor | None
+    """Which task (ERNIE); by default 0."""
+    prefix_BT: Tensor | None
+    """True on tokens that layers with the mask `prefix` see from everywhere; by default none."""
+    branches_BT: Tensor | None
+    """Branches of segments that are trees (see `mask.py`); the positions must then be given too. By default none."""
+    memory_BMD: Tensor | None
+    """An encoder's result, for the blocks to look at; a cache keeps it from its first pass on."""
+    memory_segments_BM: Tensor | None
+    """Its segments; by default all one."""
+    cache: KeyValueCache | None
+    """Positions read before; the new ones are added. Their segments continue the old ones'."""
+    reports: list[RouterReport] | None
+    """Gets what each sparse layer's router did appended, its losses among it."""
+    generator: torch.Generator | None
+    """Of the experts' jitter and dropout in training; by default torch's own."""
 
 
 class Transformer(nn.Module):
@@ -101,83 +67,151 @@ class Transformer(nn.Module):
         """Build and initialise; without a generator the parameters are left for a loader to fill."""
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
-        self.position_embedding = None
+        size = config.embedding_size
+        self.token_embedding = nn.Embedding(config.vocab_size, size)
+        self.position_embedding = self.type_embedding = self.task_embedding = None
         if config.positions == "learned":
-            self.position_embedding = nn.Embedding(config.max_positions, config.width)
-        self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.num_layers)])
-        self.norm = make_norm(config)
+            self.position_embedding = nn.Embedding(config.max_positions, size)
+        if config.num_token_types:
+            self.type_embedding = nn.Embedding(config.num_token_types, size)
+        if config.num_task_types:
+            self.task_embedding = nn.Embedding(config.num_task_types, size)
+        self.embedding_norm = make_norm(config, size) if config.embedding_norm else nn.Identity()
+        self.embedding_projection = nn.Identity() if size == config.width else nn.Linear(size, config.width)
+        self.relative_bias = RelativeBias(config) if config.positions == "relative" else None
+        self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.num_distinct)])
+        self.norm = make_norm(config) if config.norm_place == "before" else nn.Identity()
         if generator is not None:
             self._initialise(generator)
 
-    def forward(
-        self,
-        tokens_BT: Tensor,
-        *,
-        positions_BT: Tensor | None = None,
-        segments_BT: Tensor | None = None,
-        branches_BT: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:
+    def forward(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
         """Return hidden_BTD after the last norm.
 
         Args:
             tokens_BT: ids; what stands on padding is never looked at, but must be an id.
-            positions_BT: by default counted from the start of each segment.
-            segments_BT: attention stays within a segment; 0 is padding; by default all one segment. See `mask.py`.
-            branches_BT: branches of segments that are trees; needs `positions_BT`, and no cache.
-            cache: positions read before; the new ones are added. Their segments continue the old ones'.
+            **inputs: see `Inputs`.
 
         Raises:
-            ModelError: the context is longer than `max_positions`, or than the cache.
+            ModelError: the context is longer than `max_positions`, or than the cache; a cache for a model that looks
+                ahead; nothing to look at for one that follows an encoder.
         """
+        cache = inputs.get("cache")
+        self._check_inputs(tokens_BT, inputs)
+        segments_BT = inputs.get("segments_BT")
         if segments_BT is None:
             segments_BT = torch.ones_like(tokens_BT)
-        num_new = tokens_BT.shape[1]
         segments_BS = segments_BT if cache is None else cache.append_segments(segments_BT)
+        positions_BT = inputs.get("positions_BT")
         if positions_BT is None:
-            assert branches_BT is None
-            positions_BT = positions_in_segments(segments_BS)[:, -num_new:]
-        assert branches_BT is None or cache is None
-        self._check_length(num_new, cache)
+            positions_BT = positions_in_segments(segments_BS)[:, -tokens_BT.shape[1] :]
 
-        x_BTD = self.token_embedding(tokens_BT)
-        if self.position_embedding is not None:
-            x_BTD = x_BTD + self.position_embedding(positions_BT)
-        dtype = _product_dtype(x_BTD)
-        mask_B1TS = additive_mask(num_new, segments_BS, dtype, branches_BS=branches_BT)
-        turn = None
-        if self.config.positions == "rotary":
-            turn = rotation(positions_BT, head_width=self.config.head_width, theta=self.config.rope_theta, dtype=dtype)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, mask_B1TS, turn, cache)
+        x_BTD = self._embed(tokens_BT, positions_BT, inputs)
+        shared = self._share(segments_BS, positions_BT, inputs, product_dtype(x_BTD))
+        for layer in range(self.config.num_layers):
+            x_BTD = self.blocks[layer % len(self.blocks)](x_BTD, layer, shared)
         if cache is not None:
-            cache.advance(num_new)
+            cache.advance(tokens_BT.shape[1])
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD
 
-    def _check_length(self, num_new: int, cache: KeyValueCache | None) -> None:
+    def _embed(self, tokens_BT: Tensor, positions_BT: Tensor, inputs: Inputs) -> Tensor:
+        x_BTE: Tensor = self.token_embedding(tokens_BT)
+        for embedding, ids_BT in (
+            (self.type_embedding, inputs.get("types_BT")),
+            (self.position_embedding, positions_BT),
+            (self.task_embedding, inputs.get("tasks_BT")),
+        ):
+            if embedding is not None:
+                x_BTE = x_BTE + embedding(torch.zeros_like(tokens_BT) if ids_BT is None else ids_BT)
+        if self.config.positions == "sinusoidal":
+            x_BTE = x_BTE + sinusoids(positions_BT, width=x_BTE.shape[-1], dtype=x_BTE.dtype)
+        x_BTD: Tensor = self.embedding_projection(self.embedding_norm(x_BTE))
+        return x_BTD
+
+    def _share(self, segments_BS: Tensor, positions_BT: Tensor, inputs: Inputs, dtype: torch.dtype) -> Pass:
+        """Compute once what all blocks need."""
+        config = self.config
+        num_new, num_keys = positions_BT.shape[1], segments_BS.shape[1]
+        masks = {}
+        for kind in dict.fromkeys(config.masks):
+            masks[kind] = additive_mask(
+                num_new,
+                segments_BS,
+                dtype,
+                kind=kind,
+                band_width=config.band_width,
+                prefix_BT=inputs.get("prefix_BT"),
+                branches_BT=inputs.get("branches_BT"),
+            )
+            if self.relative_bias is not None:
+                masks[kind] = masks[kind] + self.relative_bias(num_new, num_keys).to(dtype)
+        turn = None
+        if config.positions == "rotary":
+            turn = rotation(
+                positions_BT,
+                head_width=config.head_width,
+                theta=config.rope_theta,
+                dtype=dtype,
+                scaling=config.rope_scaling,
+            )
+        segments_BT, memory_segments_BM = segments_BS[:, -num_new:], _memory_segments(inputs)
+        return Pass(
+            real_BT=segments_BT != 0,
+            masks=masks,
+            turn=turn,
+            cache=inputs.get("cache"),
+            memory_BMD=inputs.get("memory_BMD"),
+            memory_mask_B1TM=None
+            if memory_segments_BM is None
+            else memory_mask(segments_BT, memory_segments_BM, dtype),
+            reports=inputs.get("reports"),
+            generator=inputs.get("generator"),
+        )
+
+    def _check_inputs(self, tokens_BT: Tensor, inputs: Inputs) -> None:
+        cache, num_new = inputs.get("cache"), tokens_BT.shape[1]
         # A cached batch is padded to a common length, so only its capacity can be checked without looking at the rows.
-        if cache is None and num_new > self.config.max_positions:
+        bounded = self.config.positions not in {"relative", "none"}
+        if bounded and cache is None and num_new > self.config.max_positions:
             raise ModelError(f"{num_new} positions given to a model of {self.config.max_positions}; shorten the input")
+        if cache is not None and "full" in self.config.masks:
+            raise ModelError("a cache was given to a model whose positions look ahead; give it the whole text at once")
+        if inputs.get("branches_BT") is not None:
+            by_place = self.config.positions == "relative" or "banded" in self.config.masks
+            if by_place or inputs.get("positions_BT") is None:
+                raise ModelError("branches need explicit positions, and a model without relative biases or bands")
+        given = inputs.get("memory_BMD") is not None or (cache is not None and cache.memory_segments_BM is not None)
+        if given != bool(self.config.encoder_layers):
+            wanted = "an encoder's result" if self.config.encoder_layers else "none"
+            raise ModelError(f"memory {'given' if given else 'missing'}; a model of this shape wants {wanted}")
 
     def _initialise(self, generator: torch.Generator) -> None:
         block_std = self.config.initial_std
         residual_std = block_std / (2 * self.config.num_layers) ** 0.5
         for name, parameter in self.named_parameters():
+            if ".experts." in name:
+                continue  # they have a rule of their own
             if name.endswith("bias"):
                 nn.init.zeros_(parameter)
             elif parameter.dim() == 1:
                 nn.init.ones_(parameter)
-            elif name.endswith(("attention.out.weight", "feed_forward.down.weight")):
+            elif name.endswith(("attention.out.weight", "cross.out.weight", "feed_forward.down.weight")):
                 nn.init.normal_(parameter, std=residual_std, generator=generator)
             else:
                 std = block_std if name.startswith("blocks.") else EMBEDDING_STD
                 nn.init.normal_(parameter, std=std, generator=generator)
+        for module in self.modules():
+            if isinstance(module, Experts):
+                module.initialise(generator)
 
 
-def _product_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype that matrix products give: autocast's where it is on, else the input's."""
-    if torch.is_autocast_enabled(x.device.type):
-        return torch.get_autocast_dtype(x.device.type)
-    return x.dtype
+def _memory_segments(inputs: Inputs) -> Tensor | None:
+    """Return the segments of an encoder's result, given now or kept by the cache, which keeps them from here on."""
+    memory_BMD, segments_BM, cache = inputs.get("memory_BMD"), inputs.get("memory_segments_BM"), inputs.get("cache")
+    if memory_BMD is not None and segments_BM is None:
+        segments_BM = torch.ones(memory_BMD.shape[:2], dtype=torch.int64, device=memory_BMD.device)
+    if cache is None:
+        return segments_BM
+    if segments_BM is not None:
+        cache.memory_segments_BM = segments_BM
+    return cache.memory_segments_BM
