@@ -104,3 +104,11 @@ def test_several_rankings_a_prompt_need_more_labelers() -> None:
         panel.choose(8, recipe)
     chosen = panel.choose(9, recipe)
     assert len(chosen.assign(task(1, heldout=False), recipe, seed=1)) == 5
+
+
+def test_the_judges_labelers_see_their_share_of_the_prompts() -> None:
+    recipe = LabelRecipe(judge_share=0.25)
+    panel = split_panel([f"l{number:02d}" for number in range(40)], recipe)
+    tasks = [task(number, heldout=False) for number in range(400)]
+    by_judge = sum(not {*panel.assign(task, recipe, seed=1)}.isdisjoint(panel.judge) for task in tasks)
+    assert 70 <= by_judge <= 130

@@ -55,7 +55,8 @@ class Panel:
         if task.heldout:
             return tuple(sorted(generator.sample(self.heldout, recipe.rankings_per_heldout_prompt)))
         training = generator.sample(self.training, recipe.rankings_per_prompt)
-        judge = generator.sample(self.judge, recipe.judge_rankings_per_prompt)
+        is_judged = generator.random() < recipe.judge_share
+        judge = generator.sample(self.judge, recipe.judge_rankings_per_prompt) if is_judged else []
         return (*sorted(training), *sorted(judge))
 
 

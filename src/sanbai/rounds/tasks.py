@@ -57,7 +57,9 @@ class LabelRecipe(RecipeSection):
     rankings_per_prompt: int = Field(default=1, ge=1)
     """Simulated labelers who rank the same training prompt for the reward model; InstructGPT's were ranked by one."""
     judge_rankings_per_prompt: int = Field(default=1, ge=1)
-    """The same for the second judge."""
+    """The same for the second judge, of the prompts that it learns from."""
+    judge_share: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Share of the training prompts that the second judge learns from; it has only to see when practice goes wrong."""
     rankings_per_heldout_prompt: int = Field(default=4, ge=2)
     """Held-out labelers who rank the same held-out prompt: their agreement is the yardstick."""
 
