@@ -167,6 +167,8 @@ def test_two_processes_do_not_make_the_same_artifact_at_once(job: Job) -> None:
     assert inside.wait(30)
     with pytest.raises(ResourceError, match="another process is making it"):
         make(job, count_to_six)
+    (run,) = job.workspace.runs.iterdir()
+    assert read_run(run)["state"] == "running"
     release.set()
     worker.join()
 
@@ -224,4 +226,7 @@ def test_a_killed_process_leaves_no_artifact_and_the_next_one_continues(job: Job
     killed = subprocess.run([sys.executable, script, job.workspace.root], env=dict(os.environ), check=False)
     assert killed.returncode == -signal.SIGKILL
     assert job.workspace.list() == []
+    (run,) = job.workspace.runs.iterdir()
+    assert read_run(run)["state"] == "killed"
     assert make(job, count_to_six).file("total.txt").read_text() == "15"
+    assert read_run(run)["state"] == "done"

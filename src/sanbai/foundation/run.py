@@ -19,10 +19,13 @@ from torch import Tensor
 
 from sanbai.foundation.errors import Interrupted
 from sanbai.foundation.files import explain_disk_errors, read_json, read_jsonl, write_atomic, write_json_atomic
+from sanbai.foundation.lock import is_held
 from sanbai.foundation.progress import TaskProgress
 from sanbai.foundation.stop import StopSignal
 
 NUM_CHECKPOINTS_KEPT = 2
+LOCK = "lock"
+"""File of a run's folder, locked while a process works on it."""
 
 
 class Run:
@@ -126,9 +129,14 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return `run.json`: stage, state (running, stopped, failed, done), seconds so far, artifact."""
-    state: dict[str, Any] = read_json(folder / "run.json")
-    return state
+    """Return `run.json`: stage, state, seconds so far, artifact.
+
+    States are running, stopped, failed, done, and killed: the process ended without a word; the same command goes on.
+    """
+    known: dict[str, Any] = read_json(folder / "run.json")
+    if known["state"] == "running" and not is_held(folder / LOCK):
+        known["state"] = "killed"
+    return known
 
 
 class Clock:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sanbai.foundation.artifacts import ID_DIGITS, MANIFEST, Artifact, artifact_id, list_files
 from sanbai.foundation.device import describe_machine
-from sanbai.foundation.errors import Interrupted, ResourceError
+from sanbai.foundation.errors import Interrupted
 from sanbai.foundation.files import explain_disk_errors, sync_file, sync_folder, write_json_atomic
+from sanbai.foundation.lock import exclusive
 from sanbai.foundation.progress import Progress
 from sanbai.foundation.recipe import RecipeSection
-from sanbai.foundation.run import Clock, Run, time_stamp
+from sanbai.foundation.run import LOCK, Clock, Run, time_stamp
 from sanbai.foundation.source import source_fingerprint
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
@@ -103,7 +102,7 @@ def run_stage(
     partial = job.workspace.artifacts / f".partial-{title}"
     with explain_disk_errors(run_folder):
         run_folder.mkdir(parents=True, exist_ok=True)
-    with _exclusive(run_folder / "lock", title), explain_disk_errors(partial):
+    with exclusive(run_folder / LOCK, title), explain_disk_errors(partial):
         if (existing := job.workspace.find(kind, identity)) is not None:
             return existing
         shutil.rmtree(partial, ignore_errors=True)
@@ -155,13 +154,3 @@ def _publish(partial: Path, path: Path, manifest: dict[str, Any]) -> Artifact:
     sync_folder(path.parent)
     return Artifact(path, manifest)
 
-
-@contextlib.contextmanager
-def _exclusive(path: Path, title: str) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ResourceError(f"{title}: another process is making it; wait for that one or stop it") from None
-        yield
