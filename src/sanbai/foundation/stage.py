@@ -153,4 +153,3 @@ def _publish(partial: Path, path: Path, manifest: dict[str, Any]) -> Artifact:
     partial.rename(path)
     sync_folder(path.parent)
     return Artifact(path, manifest)
-
