@@ -249,6 +249,8 @@ def test_a_swap_leaves_the_stream_in_flight_alone_and_new_answers_take_the_new_m
         done = read_events(client, new["generations"][0]["id"])[-1]
         reader.join(timeout=20)
         assert (done["model"], done["round"]) == ("model-1", 1)
+        again = read_events(client, new["generations"][0]["id"])[-1]  # long ended: told from what is stored
+        assert {**again, "seq": 0, "seconds": 0} == {**done, "seq": 0, "seconds": 0}
         assert (following[-1]["kind"], following[-1]["model"]) == ("done", "model-0")
         undisturbed = ask(client, seed=7)  # the old answer is what the old model says: not the new one's
         read_events(client, undisturbed["generations"][0]["id"])

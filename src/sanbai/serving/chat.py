@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sanbai.feedback import conversations, generations
+from sanbai.feedback import conversations, generations, registry
 from sanbai.feedback.accounts import Account
 from sanbai.feedback.conversations import Message
 from sanbai.feedback.generations import Ending, Generation, Plan
@@ -170,7 +170,8 @@ class Chat:
         text = conversations.find_message(self._store, owner, generation.message_id).content
         if after < 0:
             log.append("text", {"text": text})
-        log.append("done", done_event(generation, generation.ending, text, 0), last=True)
+        round_number = registry.find_model(self._store, generation.plan.model).round
+        log.append("done", done_event(generation, generation.ending, text, round_number), last=True)
         return log
 
     def text_so_far(self, generation_id: str) -> str:
