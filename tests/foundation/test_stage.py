@@ -1,12 +1,15 @@
 """Stages: whole or absent, found again, continued after a kill."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -188,7 +191,10 @@ def test_a_file_in_a_folder_of_the_artifact_is_kept_and_checked(job: Job) -> Non
     assert make(job, draw).file("plots/loss.svg").read_text() == "<svg/>"
 
 
-def test_the_clock_of_a_run_sums_its_executions(job: Job) -> None:
+def test_the_clock_of_a_run_sums_its_executions(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count(100.0, 7.0)  # every look at the clock finds seven seconds gone
+    clock = SimpleNamespace(monotonic=lambda: next(ticks), time=time.time)
+    monkeypatch.setattr("sanbai.foundation.run.time", clock)
     with pytest.raises(RuntimeError):
         make(job, lambda stage: count_to_six(stage, fail_at=4))
     (folder,) = job.workspace.runs.iterdir()
@@ -196,7 +202,8 @@ def test_the_clock_of_a_run_sums_its_executions(job: Job) -> None:
     assert before["state"] == "failed"
     make(job, count_to_six)
     after = read_run(folder)
-    assert after["seconds"] > before["seconds"] > 0
+    assert before["seconds"] == 7.0  # looked at when it began and when it failed
+    assert after["seconds"] == 7.0 + 2 * 7.0  # and again when it began, for the manifest, and when it was done
     assert after["started"] == before["started"]
 
 
