@@ -1,6 +1,7 @@
 """Parts side by side: the results, their order, and what holds in the other threads."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -44,14 +45,21 @@ def test_parts_of_parts_do_not_wait_for_each_other() -> None:
     assert map_parts(inner, range(6)) == [6 * part for part in range(6)]
 
 
-def test_the_first_failure_is_raised_when_all_have_ended() -> None:
-    ended = []
+def test_a_failure_is_raised_when_its_neighbour_has_ended_and_no_other_part_begins() -> None:
+    failed = threading.Event()
+    begun, ended = [], []
 
-    def fail(part: int) -> None:
-        ended.append(part)
-        if part:
+    def work(part: int) -> None:
+        begun.append(part)
+        if part == 1:
+            failed.set()
             raise ValueError(part)
+        assert failed.wait(timeout=20)
+        time.sleep(0.2)
+        ended.append(part)
 
     with pytest.raises(ValueError, match="1"):
-        map_parts(fail, range(4))
-    assert sorted(ended) == [0, 1, 2, 3]
+        map_parts(work, range(50))
+    assert ended[0] == 0
+    assert sorted(begun) == sorted([1, *ended])
+    assert len(begun) < 50

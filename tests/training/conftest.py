@@ -12,6 +12,7 @@ from torch import Tensor
 from sanbai.data.conversations import Conversation
 from sanbai.data.packing import EncodedItems
 from sanbai.foundation.device import Compute
+from sanbai.foundation.parallel import use_threads
 from sanbai.foundation.progress import SilentProgress
 from sanbai.foundation.run import Run
 from sanbai.foundation.seeds import torch_generator
@@ -37,6 +38,13 @@ class KilledError(Exception):
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many parts are computed at a time, until the test ends."""
+    yield use_threads
+    use_threads(1)
 
 
 @pytest.fixture(scope="session")

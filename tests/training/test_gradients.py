@@ -1,10 +1,11 @@
 """Gradients in parts, against one backward pass over the whole."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sanbai.foundation.parallel import use_threads
 from sanbai.training.gradients import LossPart, add_gradient, differentiate, length
 
 
@@ -17,17 +18,16 @@ def squares(model: nn.Linear, rows: Tensor) -> LossPart:
     return LossPart(model, lambda: model(rows).square().sum())
 
 
-def test_parts_add_up_to_the_whole_whatever_the_threads() -> None:
+def test_parts_add_up_to_the_whole_whatever_the_threads(threads: Callable[[int], None]) -> None:
     model, rows = layer(), torch.arange(24.0).view(6, 4)
     model(rows).square().sum().backward()
     found = []
-    for threads in (1, 2, 3):
-        use_threads(threads)
+    for number in (1, 2, 3):
+        threads(number)
         done = differentiate({"loss": [squares(model, rows[start : start + 2]) for start in (0, 2, 4)]})["loss"]
         found.append(done)
         for tensor, parameter in zip(done.gradient, model.parameters(), strict=True):
             torch.testing.assert_close(tensor, parameter.grad)
-    use_threads(1)
     assert all(torch.equal(a, b) for done in found for a, b in zip(done.gradient, found[0].gradient, strict=True))
     assert found[0].loss == pytest.approx(model(rows).square().sum().item())
 

@@ -161,6 +161,23 @@ def test_trap_25_killed_twice_it_ends_in_the_same_bits(
     assert results["killed"][0]["kept_iteration"] > 0  # the weights compared are trained ones
 
 
+def test_no_bit_depends_on_the_number_of_threads(
+    outcome_after_kills: Callable[..., dict[str, Tensor]],
+    threads: Callable[[int], None],
+    compute: Compute,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    items: EncodedItems,
+) -> None:
+    recipe = RECIPE.model_copy(update={"learning_rate": 3e-2, "rollout_rows": 4})
+    outcomes = []
+    for number in (1, 3):
+        threads(number)
+        train = lambda stage: start(stage, compute, model, tokenizer, items, recipe)  # noqa: E731
+        outcomes.append(outcome_after_kills(train, f"{number} threads"))
+    assert_same_bits(*outcomes)
+
+
 def spied_update(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, list[int]]]:
     """Notes (new, old log-probabilities, group's rows) each time the policy loss is asked for."""
     seen: list[tuple[Tensor, Tensor, list[int]]] = []

@@ -67,3 +67,20 @@ def test_trap_25_killed_twice_it_ends_in_the_same_bits(
         return start(stage, compute, config, tokenizer, items)
 
     assert_same_bits(outcome_after_kills(train, "killed", (8, 17)), outcome_after_kills(train, "undisturbed"))
+
+
+def test_no_bit_depends_on_the_number_of_threads(
+    outcome_after_kills: Callable[..., dict[str, Tensor]],
+    threads: Callable[[int], None],
+    compute: Compute,
+    config: ModelConfig,
+    tokenizer: Tokenizer,
+    items: EncodedItems,
+) -> None:
+    recipe = RECIPE.model_copy(update={"micro_batch_rows": 1, "optimizer": OptimizerRecipe(matrices="muon")})
+    outcomes = []
+    for number in (1, 3):
+        threads(number)
+        train = lambda stage: start(stage, compute, config, tokenizer, items, recipe)  # noqa: E731
+        outcomes.append(outcome_after_kills(train, f"{number} threads"))
+    assert_same_bits(*outcomes)

@@ -8,6 +8,8 @@ import torch
 from sanbai.data.conversations import Conversation
 from sanbai.data.packing import EncodedItems, PackedBatches
 from sanbai.foundation.device import Compute
+from sanbai.foundation.seeds import torch_generator
+from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.text.chat_template import encode_conversation
 from sanbai.text.tokenizer import Tokenizer
@@ -65,3 +67,25 @@ def test_trap_02_the_end_of_a_turn_is_learned_even_if_pad_has_its_id(
         assert torch.equal(first, second)
     ends = [items.loss_mask(index)[-1] and items.tokens(index)[-1] == tokenizer.reserved.end for index in range(5)]
     assert all(ends)
+
+
+def test_routers_losses_are_part_of_the_loss_of_a_model_with_experts(
+    config: ModelConfig, items: EncodedItems, compute: Compute
+) -> None:
+    settings = {"sparse_layers": "all", "experts": {"num_experts": 4, "dropless": True, "jitter": 0.0}}
+    losses = {}
+    for coefficient in (0.0, 0.5):
+        settings["experts"] |= {"balance_coef": coefficient}
+        sparse = ModelConfig.model_validate({**config.model_dump(), **settings})
+        model = LanguageModel(sparse, torch_generator(0, "tests"))
+        batch = next(PackedBatches(items, row_length=64, batch_rows=2, seed=0, pad_id=1))
+        losses[coefficient] = differentiate({"loss": row_parts(model, batch, compute, micro_batch_rows=1)})["loss"]
+    # Even use gives 1 a layer, use of one expert alone 4; the two parts share one mean.
+    added = losses[0.5].loss - losses[0.0].loss
+    assert 0.9 < added < 4
+    routers = [name for name, _ in model.named_parameters() if name.endswith("router")]
+    assert len(routers) == 2
+    names = [name for name, _ in model.named_parameters()]
+    for router in routers:
+        with_loss, without = (losses[coefficient].gradient[names.index(router)] for coefficient in (0.5, 0.0))
+        assert not torch.equal(with_loss, without)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -49,7 +49,7 @@ def map_parts(function: Callable[[Part], Result], parts: Sequence[Part]) -> list
     asks for parts gets them one after the other.
 
     Raises:
-        Exception: the first failing part's, when the others have ended.
+        Exception: the first failing part's, when those that run beside it have ended; the others never begin.
     """
     if not _pool or len(parts) < 2 or _here.computing:
         return [function(part) for part in parts]
@@ -61,7 +61,7 @@ def map_parts(function: Callable[[Part], Result], parts: Sequence[Part]) -> list
             return function(part)
 
     pending = [_pool[0].submit(compute, part) for part in parts]
-    failures = [error for future in pending if (error := future.exception()) is not None]
-    if failures:
-        raise failures[0]
-    return [future.result() for future in pending]
+    wait(pending, return_when=FIRST_EXCEPTION)
+    begun = [future for future in pending if not future.cancel()]
+    wait(begun)
+    return [future.result() for future in begun]

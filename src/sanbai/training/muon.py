@@ -54,6 +54,8 @@ class Muon:
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Move the matrices by their gradients."""
+        for name, matrix in self._matrices.items():
+            self.buffers.setdefault(name, torch.zeros_like(matrix))
         map_parts(lambda names: self._move(names, rate), self._groups)
 
     def _move(self, names: Sequence[str], rate: float) -> None:
@@ -61,7 +63,7 @@ class Muon:
         for name in names:
             gradient = self._matrices[name].grad
             assert gradient is not None
-            buffer = self.buffers.setdefault(name, torch.zeros_like(gradient))
+            buffer = self.buffers[name]
             buffer.lerp_(gradient, 1 - self._momentum)
             updates.append(gradient.lerp(buffer, self._momentum))
         lying = [update.T if update.shape[0] > update.shape[1] else update for update in updates]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sanbai.data.packing import PackedBatch
 from sanbai.foundation.device import Compute, autocast
+from sanbai.model.experts import RouterReport
 from sanbai.model.heads import LanguageModel
 from sanbai.objectives.language import chunked_next_token_loss
 from sanbai.training.gradients import LossPart
@@ -19,6 +20,9 @@ from sanbai.training.gradients import LossPart
 
 def rows_loss(model: LanguageModel, batch: PackedBatch, *, denominator: float) -> Tensor:
     """Σ of the learned tokens' negative log-probabilities in nats / denominator.
+
+    Where experts are, their routers' losses are added, weighed by the share of the denominator that is learned here, so
+    that a batch's parts add up to one mean of them.
 
     Args:
         model: carries the gradient.
@@ -30,12 +34,16 @@ def rows_loss(model: LanguageModel, batch: PackedBatch, *, denominator: float) -
         torch.from_numpy(array).to(device)
         for array in (batch.tokens_BT, batch.segments_BT, batch.positions_BT, batch.loss_mask_BT)
     )
-    hidden_BTD = model.trunk(tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT)
+    reports: list[RouterReport] = []
+    hidden_BTD = model.trunk(tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, reports=reports)
     before_N = learned_BT[:, 1:].flatten().nonzero().squeeze(1)  # places whose next token is learned
     hidden_ND = hidden_BTD[:, :-1].flatten(0, 1).index_select(0, before_N)
     target_N = tokens_BT[:, 1:].flatten()[before_N]
     weight_N = torch.full_like(target_N, 1.0 / denominator, dtype=torch.float32)
-    return chunked_next_token_loss(hidden_ND, model.head_weight, target_N, weight_N)
+    loss = chunked_next_token_loss(hidden_ND, model.head_weight, target_N, weight_N)
+    for report in reports:
+        loss = loss + report.loss * (len(target_N) / denominator)
+    return loss
 
 
 def row_parts(

@@ -6,18 +6,9 @@ from typing import Any
 
 from sanbai.foundation.errors import ModelError
 from sanbai.model.config import ModelConfig
-from sanbai.model.layouts.layout import Head, Layout, Names, Settings, choose, require, under, word_for
+from sanbai.model.layouts.layout import ACTIVATIONS, Head, Layout, Names, Settings, choose, require, under, word_for
 from sanbai.model.reading_heads import Classifier, MaskedModel, MaskedPairModel, NextSentenceModel, SpanModel
 from sanbai.model.transformer import Transformer
-
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "relu2": "squared_relu",
-    "quick_gelu": "quick_gelu",
-}
 
 _EMBEDDINGS: Names = {
     "token_embedding": "embeddings.word_embeddings",
@@ -111,7 +102,7 @@ def _read_bert(settings: Settings) -> dict[str, Any]:
         "num_kv_heads": heads,
         "head_width": width // max(heads, 1),
         "masks": ("full",),
-        "feed_forward": choose(settings, "hidden_act", _ACTIVATIONS, "gelu"),
+        "feed_forward": choose(settings, "hidden_act", ACTIVATIONS, "gelu"),
         "feed_forward_width": settings.get("intermediate_size", 3072),
         "norm": "layer",
         "norm_place": "after",
@@ -131,7 +122,7 @@ def _write_bert(config: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.feed_forward_width,
-        "hidden_act": word_for(_ACTIVATIONS, config.feed_forward),
+        "hidden_act": word_for(ACTIVATIONS, config.feed_forward),
         "max_position_embeddings": config.max_positions,
         "type_vocab_size": config.num_token_types,
         "layer_norm_eps": config.norm_epsilon,
@@ -160,7 +151,7 @@ def _read_albert(settings: Settings) -> dict[str, Any]:
         "num_layers": inner * bert["num_layers"],
         "distinct_layers": inner,
         "embedding_width": settings.get("embedding_size", 128),
-        "feed_forward": choose(settings, "hidden_act", _ACTIVATIONS, "gelu_new"),
+        "feed_forward": choose(settings, "hidden_act", ACTIVATIONS, "gelu_new"),
     }
     if fields["embedding_width"] == fields["width"]:
         raise ModelError(f"embedding_size is hidden_size, {fields['width']}; only a smaller one is supported")

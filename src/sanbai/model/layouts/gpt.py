@@ -7,18 +7,21 @@ from typing import Any
 from sanbai.foundation.errors import ModelError
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel
-from sanbai.model.layouts.layout import Head, Layout, Names, Settings, biases, choose, require, under, word_for
+from sanbai.model.layouts.layout import (
+    ACTIVATIONS,
+    Head,
+    Layout,
+    Names,
+    Settings,
+    biases,
+    choose,
+    require,
+    under,
+    word_for,
+)
 from sanbai.model.reading_heads import Classifier, SpanModel
 from sanbai.model.transformer import Transformer
 
-_ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu": "gelu",
-    "relu": "relu",
-    "relu2": "squared_relu",
-    "quick_gelu": "quick_gelu",
-}
 _GPT1_ACTIVATIONS = {"gelu": "gelu_tanh", "gelu_new": "gelu_tanh", "relu": "relu"}
 _CONV1D = ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")
 
@@ -109,7 +112,7 @@ def _read_gpt2(settings: Settings) -> dict[str, Any]:
     return {
         **_read_common(settings),
         "max_positions": settings.get("n_positions", 1024),
-        "feed_forward": choose(settings, "activation_function", _ACTIVATIONS, "gelu_new"),
+        "feed_forward": choose(settings, "activation_function", ACTIVATIONS, "gelu_new"),
     }
 
 
@@ -117,7 +120,7 @@ def _write_gpt2(config: ModelConfig) -> dict[str, Any]:
     return {
         **_write_common(config),
         "n_inner": config.feed_forward_width,
-        "activation_function": word_for(_ACTIVATIONS, config.feed_forward),
+        "activation_function": word_for(ACTIVATIONS, config.feed_forward),
     }
 
 
@@ -139,7 +142,7 @@ def _read_neo(settings: Settings) -> dict[str, Any]:
         "scaled_attention": False,
         "masks": tuple(kinds[kind] for kind in layers),
         "band_width": settings.get("window_size", 256),
-        "feed_forward": choose(settings, "activation_function", _ACTIVATIONS, "gelu_new"),
+        "feed_forward": choose(settings, "activation_function", ACTIVATIONS, "gelu_new"),
         "feed_forward_width": settings.get("intermediate_size") or 4 * width,
         "norm": "layer",
         "norm_epsilon": settings.get("layer_norm_epsilon", 1e-5),
@@ -161,7 +164,7 @@ def _write_neo(config: ModelConfig) -> dict[str, Any]:
         "window_size": config.band_width,
         "intermediate_size": config.feed_forward_width,
         "max_position_embeddings": config.max_positions,
-        "activation_function": word_for(_ACTIVATIONS, config.feed_forward),
+        "activation_function": word_for(ACTIVATIONS, config.feed_forward),
         "layer_norm_epsilon": config.norm_epsilon,
         "resid_dropout": 0.0,
         "embed_dropout": 0.0,

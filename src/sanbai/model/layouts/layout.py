@@ -25,6 +25,15 @@ Settings = Mapping[str, Any]
 Names = Mapping[str, str | tuple[str, ...]]
 """Our module, or one parameter, to theirs; several are joined along their first axis, as our query, key and value."""
 
+ACTIVATIONS: Mapping[str, str] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "relu2": "squared_relu",
+    "quick_gelu": "quick_gelu",
+}
+"""transformers' words for feed-forwards of two projections, to ours."""
 NOTHING = r"(?!)"
 """The pattern that no name fits."""
 
