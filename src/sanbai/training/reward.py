@@ -223,6 +223,7 @@ def _rank(
     model: ScalarModel, batch: Sequence[RankedPrompt], compute: Compute, *, max_tokens: int, learn: bool
 ) -> tuple[float, float]:
     """Return (loss, accuracy over pairs) of whole prompts; where `learn`, add the loss's gradient to the model's."""
+    batch = sorted(batch, key=lambda element: element.tree.num_tokens)  # like lengths together leave little padding
     groups = group_by_tokens([element.tree.num_tokens for element in batch], max_tokens=max_tokens)
     right_G, pairs_G = torch.zeros(len(groups)), torch.zeros(len(groups))
 
