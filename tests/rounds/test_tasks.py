@@ -8,6 +8,7 @@ import pytest
 
 from sanbai.data.prompts import Prompt
 from sanbai.foundation.artifacts import Artifact
+from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import Interrupted, RecipeError
 from sanbai.foundation.progress import SilentProgress
 from sanbai.foundation.recipe import validate_recipe
@@ -21,6 +22,7 @@ from sanbai.model.heads import LanguageModel
 from sanbai.rounds.tasks import LabelRecipe, num_task_steps, read_tasks, sample_tasks
 from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 
+COMPUTE = Compute(num_threads=1, precision="float32")
 PROMPTS = [Prompt(f"p{n}", ({"role": "user", "content": f"Say {n}"},), "other") for n in range(7)]
 RECIPE = LabelRecipe(
     num_prompts=5,
@@ -56,7 +58,7 @@ def sample(
 
         stage.run.record = stop_when_told  # type: ignore[method-assign]
         return sample_tasks(
-            stage, recipe, model=model, tokenizer=tokenizer, prompts=PROMPTS[:5], heldout_prompts=PROMPTS[5:]
+            stage, recipe, COMPUTE, model=model, tokenizer=tokenizer, prompts=PROMPTS[:5], heldout_prompts=PROMPTS[5:]
         )
 
     return run_stage(

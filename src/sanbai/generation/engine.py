@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import ModelError, UsageError
 from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.seeds import torch_generator
@@ -98,6 +99,11 @@ def generate(
 
     map_parts(answer, [order[start : start + batch_size] for start in range(0, len(order), batch_size)])
     return [answers[row] for row in range(len(prompts))]
+
+
+def decoding_precision(compute: Compute) -> Precision:
+    """Return how a stage decodes: in bfloat16 where its products are."""
+    return "bfloat16" if compute.precision == "bfloat16" else "stored"
 
 
 def cast_for_decoding(model: LanguageModel, precision: Precision) -> LanguageModel:

@@ -170,6 +170,7 @@ class Pipeline:
             return sample_tasks(
                 stage,
                 recipe,
+                self.recipe.compute,
                 model=load_language_model(policy.path),
                 tokenizer=load_tokenizer(policy),
                 prompts=[prompt for purpose, found in asked.items() for prompt in found if purpose != "label-heldout"],

@@ -16,11 +16,12 @@ import torch
 from pydantic import Field, model_validator
 
 from sanbai.data.prompts import Prompt
+from sanbai.foundation.device import Compute
 from sanbai.foundation.files import JsonlWriter, canonical_json, read_jsonl
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, python_random
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import generate
+from sanbai.generation.engine import decoding_precision, generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
 from sanbai.text.chat_template import encode_prompt
@@ -113,6 +114,7 @@ class Task:
 def sample_tasks(
     stage: Stage,
     recipe: LabelRecipe,
+    compute: Compute,
     *,
     model: LanguageModel,
     tokenizer: Tokenizer,
@@ -124,6 +126,7 @@ def sample_tasks(
     Args:
         stage: one step of its run is one chunk of prompts, `num_task_steps` in all.
         recipe: section `[label]`.
+        compute: precision and device.
         model: the policy that answers.
         tokenizer: the model's.
         prompts: for training.
@@ -135,6 +138,7 @@ def sample_tasks(
     Raises:
         Interrupted: asked to stop; the answers so far are saved.
     """
+    model = model.to(compute.device)
     every = [*prompts, *heldout_prompts]
     encoded = [encode_prompt(tokenizer, prompt.messages) for prompt in every]
     saved = stage.run.load()
@@ -150,6 +154,7 @@ def sample_tasks(
             seeds=[derive_seed(stage.seed, "label", every[index].id, draw) for index, draw in rows],
             stop_ids=tokenizer.reserved.ends(),
             batch_size=recipe.batch_size,
+            precision=decoding_precision(compute),
         )
         answers.extend(completion.tokens for completion in completions)
         step += 1

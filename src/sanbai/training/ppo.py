@@ -40,7 +40,7 @@ from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, numpy_generator
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import generate
+from sanbai.generation.engine import decoding_precision, generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import save_model
@@ -311,7 +311,7 @@ def sample(
         seeds=[derive_seed(seed, row) for row in range(len(prompts))],
         stop_ids={tokenizer.reserved.end, tokenizer.reserved.end_of_text},
         batch_size=recipe.rollout_rows,
-        precision="bfloat16" if compute.precision == "bfloat16" else "stored",
+        precision=decoding_precision(compute),
     )
     return Rollouts(prompts, completions)
 

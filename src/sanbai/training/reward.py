@@ -4,9 +4,8 @@ A prompt with all its answers is one element of a batch: the prompt is read once
 counts (pairs spread over batches over-fit within one epoch, and read each answer K - 1 times).
 
 Input: the supervised model, rankings, demonstrations. Output: a scalar model's folder with `calibration.json`. Metrics
-    a step: `loss`
-(nats a pair), `accuracy` on the batch's pairs, `grad_norm`, `rate`; every `evaluate_steps` and at the end
-`validation_loss` and `validation_accuracy` on prompts that were not trained on.
+a step: `loss` (nats a pair), `accuracy` on the batch's pairs, `grad_norm`, `rate`; every `evaluate_steps` and at the
+end `validation_loss` and `validation_accuracy` on prompts that were not trained on.
 """
 
 from __future__ import annotations
