@@ -158,7 +158,7 @@ def test_no_fixed_judge_beats_the_best_possible_one(comparisons: list[Comparison
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_labelers_agree_as_often_as_instructgpts(seed: int) -> None:
-    pairs = candidate_comparisons(seed, num_prompts=400, num_comparisons=1200)
+    pairs = candidate_comparisons(seed, num_prompts=1600, num_comparisons=4000)
     population = labelers(seed, 16)
     assert agreement(population, pairs) == pytest.approx(0.726, abs=0.015)
     assert 0.74 < best_possible_accuracy(population, pairs) < 0.85

@@ -9,7 +9,7 @@ import pytest
 
 from sanbai.foundation.errors import UsageError
 from sanbai.world.names import MEN, WOMEN
-from sanbai.world.prompts import KINDS, Prompt, Split, prompts
+from sanbai.world.prompts import KINDS, USE_CASES, Prompt, Split, prompts
 from sanbai.world.tasks import chatting, harm, kinship, memory, reading
 from sanbai.world.tasks.registry import TASKS
 from sanbai.world.village import Village
@@ -39,7 +39,9 @@ def test_all_ten_kinds_are_well_represented(split: Split, prompts_by_split: dict
     counts = Counter(prompt.kind for prompt in prompts_by_split[split])
     total = sum(counts.values())
     assert {*counts} == {*KINDS}
-    assert all(0.04 <= count / total <= 0.28 for count in counts.values()), counts
+    for kind, count in counts.items():
+        wanted = (USE_CASES[kind] / 100 + 0.1) / 2
+        assert abs(count / total - wanted) < 0.3 * wanted, (kind, counts)
 
 
 def test_forms_and_turns_vary(prompts_by_split: dict[Split, list[Prompt]]) -> None:

@@ -23,6 +23,19 @@ Form = Literal["plain", "few-shot", "user-like"]
 Split = Literal["train", "valid", "heldout"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SPLITS: tuple[Split, ...] = get_args(Split)
+USE_CASES: dict[Kind, float] = {
+    "generation": 45.6,
+    "open question": 12.4,
+    "brainstorming": 11.2,
+    "chat": 8.4,
+    "rewrite": 6.6,
+    "summarise": 4.2,
+    "classify": 3.5,
+    "other": 3.5,
+    "closed question": 2.6,
+    "extract": 1.9,
+}
+"""Percent of each kind among the prompts that people sent (Ouyang et al. 2022, table 1)."""
 USER_TALK = Phrasings(
     (
         "Hi! {q}",
@@ -63,7 +76,7 @@ def prompts(
     kinds: Collection[Kind] | None = None,
     recipe: WorldRecipe | None = None,
 ) -> Iterator[Prompt]:
-    """Yield `num` distinct prompts in the mix of the tasks' shares; the same arguments give the same prompts.
+    """Yield `num` distinct prompts in the mix of `task_share`; the same arguments give the same prompts.
 
     Args:
         village: who the prompts are about.
@@ -84,7 +97,7 @@ def prompts(
         )
     scene = Scene(village, python_random(seed, "prompts", split), heldout=split != "train")
     tasks = [task for task in TASKS if kinds is None or task.kind in kinds]
-    shares = [task.share for task in tasks]
+    shares = [task_share(task) for task in tasks]
     seen: set[str] = set()
     repeats = 0
     while len(seen) < num and repeats < MAX_REPEATS:
@@ -96,6 +109,16 @@ def prompts(
         repeats = 0
         seen.add(prompt.id)
         yield prompt
+
+
+def task_share(task: Task) -> float:
+    """Return a task's share of the prompts, in percent.
+
+    A kind's share lies halfway between people's use and a tenth, so that prompts are like theirs and yet every kind is
+    asked often enough to be measured; within a kind tasks stand as their own shares do.
+    """
+    whole_kind = sum(other.share for other in TASKS if other.kind == task.kind)
+    return (USE_CASES[task.kind] + 100 / len(KINDS)) / 2 * task.share / whole_kind
 
 
 def write_prompt(scene: Scene, task: Task, split: Split, recipe: WorldRecipe) -> Prompt:
