@@ -40,7 +40,7 @@ def test_all_ten_kinds_are_well_represented(split: Split, prompts_by_split: dict
     total = sum(counts.values())
     assert {*counts} == {*KINDS}
     for kind, count in counts.items():
-        wanted = (USE_CASES[kind] / 100 + 0.1) / 2
+        wanted = 0.75 * USE_CASES[kind] / 100 + 0.25 * 0.1
         assert abs(count / total - wanted) < 0.3 * wanted, (kind, counts)
 
 

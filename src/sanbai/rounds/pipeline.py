@@ -217,7 +217,7 @@ class Pipeline:
         sections = self._with_compute(reward=recipe)
         parents = {"supervised": supervised, "snapshot": snapshot, "demonstrations": demonstrations}
         num_prompts = len({canonical_json(list(ranking.messages)) for ranking in rankings})
-        num_steps = num_reward_steps(recipe, num_prompts)
+        num_steps = num_reward_steps(recipe, round(num_prompts * (1 - recipe.validation_share)))
         inputs = {"rankings": _digest(rankings)}
         return self._run("model", name, "training", sections, parents, num_steps, build, inputs)
 

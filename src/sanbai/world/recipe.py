@@ -50,7 +50,7 @@ class WorldRecipe(RecipeSection):
     unconstrained_share: float = Field(0.20, ge=0.0, le=1.0)
     """Share of demonstrations that forget a constraint, where the task has one."""
 
-    labeler_noise: float = Field(0.235, gt=0.0, le=2.0)
+    labeler_noise: float = Field(0.225, gt=0.0, le=2.0)
     """Mean standard deviation of a labeler's noise, in units of utility (a perfect answer is worth about 1)."""
     labeler_step: float = Field(0.1, gt=0.0, le=1.0)
     """Width of one grade in units of utility; answers of one grade tie."""
