@@ -99,5 +99,5 @@ def write_passage_missing(scene: Scene) -> Draft:
 
 TASKS = (
     Task("passage_fact", "closed question", 5.5, write_passage_fact),
-    Task("passage_missing", "closed question", 3.0, write_passage_missing),
+    Task("passage_missing", "closed question", 2.0, write_passage_missing),
 )
