@@ -207,3 +207,8 @@ def test_the_number_of_steps_covers_every_prompt_once_an_epoch() -> None:
     assert num_reward_steps(RECIPE, 16) == 2
     assert num_reward_steps(RECIPE, 17) == 3
     assert num_reward_steps(RECIPE.model_copy(update={"num_epochs": 2}), 17) == 5
+
+
+def test_max_steps_bounds_the_work_however_many_rankings_there_are() -> None:
+    capped = RECIPE.model_copy(update={"max_steps": 4})
+    assert [num_reward_steps(capped, number) for number in (17, 32, 40, 4_000)] == [3, 4, 4, 4]

@@ -50,6 +50,8 @@ class RewardRecipe(RecipeSection):
 
     num_epochs: int = Field(default=1, ge=1, le=100)
     """How often the rankings are read; more than once over-fits."""
+    max_steps: int = Field(default=1_000_000, ge=1)
+    """Most steps, so that a late round with many rankings takes no longer than an early one: it reads each less often."""
     batch_prompts: int = Field(default=64, ge=1)
     """Prompts a step, each with all its answers."""
     micro_batch_tokens: int = Field(default=16_384, ge=1)
@@ -144,8 +146,8 @@ def split_by_prompt(
 
 
 def num_reward_steps(recipe: RewardRecipe, num_prompts: int) -> int:
-    """Return the steps in which `num_prompts` training prompts are read `num_epochs` times."""
-    return -(-num_prompts * recipe.num_epochs // recipe.batch_prompts)
+    """Return the steps in which `num_prompts` training prompts are read `num_epochs` times, `max_steps` at most."""
+    return min(recipe.max_steps, -(-num_prompts * recipe.num_epochs // recipe.batch_prompts))
 
 
 def train_reward(
