@@ -51,7 +51,7 @@ class RewardRecipe(RecipeSection):
     num_epochs: int = Field(default=1, ge=1, le=100)
     """How often the rankings are read; more than once over-fits."""
     max_steps: int = Field(default=1_000_000, ge=1)
-    """Most steps, so that a late round with many rankings takes no longer than an early one: it reads each less often."""
+    """Most steps: a late round with many rankings reads each less often and takes no longer than an early one."""
     batch_prompts: int = Field(default=64, ge=1)
     """Prompts a step, each with all its answers."""
     micro_batch_tokens: int = Field(default=16_384, ge=1)
