@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 PROGRAM = Path(sys.executable).parent / "sanbai"
+RECIPE = Path(__file__).parents[2] / "recipes" / "quickstart.toml"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -29,8 +31,9 @@ def test_a_preset_gives_a_table_and_one_record() -> None:
 
 def test_a_recipe_says_itself_how_much_it_trains_on() -> None:
     record = json.loads(run("quickstart", "--json").stdout.splitlines()[-1])
-    assert record["request"]["tokens"] == 1600 * 8 * 256
-    assert record["request"]["length"] == 256
+    pretrain = tomllib.loads(RECIPE.read_text())["pretrain"]
+    assert record["request"]["tokens"] == pretrain["num_steps"] * pretrain["batch_rows"] * pretrain["row_length"]
+    assert record["request"]["length"] == pretrain["row_length"]
     assert record["trains_here"]
 
 

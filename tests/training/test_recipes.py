@@ -50,6 +50,7 @@ OTHER_SUPERVISE: dict[str, Any] = {
 }
 OTHER_REWARD: dict[str, Any] = {
     "num_epochs": 2,
+    "max_steps": 1,
     "batch_prompts": 5,
     "learning_rate": 1e-4,
     "warmup_steps": 0,
