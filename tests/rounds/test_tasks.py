@@ -1,10 +1,12 @@
 """Sampling the answers that labelers rank."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sanbai.data.prompts import Prompt
 from sanbai.foundation.artifacts import Artifact
@@ -46,7 +48,13 @@ def model(tokenizer: Tokenizer) -> LanguageModel:
 
 
 def sample(
-    job: Job, model: LanguageModel, tokenizer: Tokenizer, *, stop_after: int = 0, recipe: LabelRecipe = RECIPE
+    job: Job,
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    *,
+    stop_after: int = 0,
+    recipe: LabelRecipe = RECIPE,
+    compute: Compute = COMPUTE,
 ) -> Artifact:
     def build(stage: Stage) -> Mapping[str, Any]:
         record = stage.run.record
@@ -58,14 +66,14 @@ def sample(
 
         stage.run.record = stop_when_told  # type: ignore[method-assign]
         return sample_tasks(
-            stage, recipe, COMPUTE, model=model, tokenizer=tokenizer, prompts=PROMPTS[:5], heldout_prompts=PROMPTS[5:]
+            stage, recipe, compute, model=model, tokenizer=tokenizer, prompts=PROMPTS[:5], heldout_prompts=PROMPTS[5:]
         )
 
     return run_stage(
         job,
         kind="tasks",
         name="sample answers",
-        recipe={"label": recipe},
+        recipe={"label": recipe, "compute": compute},
         parents={},
         seed=1,
         floor="generation",
@@ -90,6 +98,22 @@ def test_every_task_holds_different_answers_and_knows_its_side(
         assert RECIPE.min_answers <= len(task.responses) <= RECIPE.max_answers
     heldout = {task.messages[0]["content"] for task in tasks if task.heldout}
     assert heldout <= {"Say 5", "Say 6"}
+
+
+def test_answers_are_drawn_in_the_precision_of_the_products(
+    tmp_path: Path, model: LanguageModel, tokenizer: Tokenizer
+) -> None:
+    rounded = copy.deepcopy(model).to(torch.bfloat16)
+    half = COMPUTE.model_copy(update={"precision": "bfloat16"})
+    long = RECIPE.model_copy(update={"sampling": Sampling(max_new_tokens=100)})
+    stored, cast, expected = (
+        sample(open_job(tmp_path / name), drawn, tokenizer, recipe=long, compute=compute)
+        .file("tasks.jsonl.gz")
+        .read_bytes()
+        for name, drawn, compute in (("stored", model, COMPUTE), ("cast", model, half), ("rounded", rounded, COMPUTE))
+    )
+    assert cast == expected
+    assert stored != expected
 
 
 def test_a_stopped_sampling_continues_to_the_same_bytes(
