@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from sanbai.feedback import registry
 from sanbai.feedback.registry import (
     RegisteredModel,
     RoundEvent,
@@ -44,6 +45,17 @@ def test_models_know_where_they_come_from(store: Store) -> None:
         add_model(store, RegisteredModel("ppo-1", "policy", "model-9"))
     with pytest.raises(UnknownNameError, match="nobody: no such model"):
         add_model(store, RegisteredModel("orphan", "policy", "model-9", "nobody"))
+
+
+def test_models_stay_in_the_order_of_registration_while_the_clock_stands_or_goes_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter((5_000, 5_000, 5_000, 4_000))
+    monkeypatch.setattr(registry, "now_ms", lambda: next(moments))
+    named = [RegisteredModel(name, "base", f"model-{name}") for name in ("delta", "alpha", "charlie", "bravo")]
+    for model in named:
+        add_model(store, model)
+    assert list_models(store) == named
 
 
 @pytest.mark.usefixtures("models")

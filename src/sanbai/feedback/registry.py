@@ -97,6 +97,7 @@ def add_model(store: Store, model: RegisteredModel) -> None:
             return
         if model.parent and model.parent not in known:
             raise UnknownNameError(f"{model.parent}: no such model; register the parent first")
+        newest = connection.execute(select(func.max(schema.model.c.created))).scalar() or 0
         connection.execute(
             schema.model.insert().values(
                 name=model.name,
@@ -104,7 +105,7 @@ def add_model(store: Store, model: RegisteredModel) -> None:
                 artifact=model.artifact,
                 parent=model.parent or None,
                 round=model.round,
-                created=now_ms(),
+                created=max(now_ms(), newest + 1),  # the order of registration, though two fall into one millisecond
             )
         )
         for snapshot in model.snapshots:
