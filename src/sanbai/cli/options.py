@@ -36,6 +36,12 @@ def workspace_options(command: Command) -> Command:
     return folder(database(command))
 
 
+def data_option(command: Command) -> Command:
+    """Add `--data`."""
+    folder = click.Path(path_type=Path, file_okay=False)
+    return click.option("--data", type=folder, default=Path(), help="Folder of your files.")(command)
+
+
 def json_option(command: Command) -> Command:
     """Add `--json`: the command's record as one line, the last on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="End standard output with one JSON record.")(command)

@@ -19,7 +19,7 @@ from sanbai.foundation.recipe import validate_recipe
 from sanbai.foundation.run import read_run
 from sanbai.foundation.stage import Job
 from sanbai.foundation.workspace import Workspace
-from sanbai.rounds.material import WorldMaterial, open_material
+from sanbai.rounds.material import FilesMaterial, WorldMaterial, open_material
 from sanbai.rounds.panel import split_panel, split_rankings
 from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.recipe import Recipe
@@ -46,13 +46,11 @@ LATER = frozenset({"compute", "label", "reward", "ppo", "evaluate", "gate"})
 
 def run_recipe(job: Job, recipe: Recipe, serve: ServeRecipe, data: Path) -> dict[str, Any]:
     """Run every stage of a recipe and return its record."""
-    if recipe.material == "files":
+    if isinstance(open_material(recipe, data), FilesMaterial):
         from sanbai.rounds.practice import run_files
 
         apply_compute(recipe.compute)
         return run_files(job, recipe, data)
-    if data != Path():
-        raise UsageError(f'--data {data}: a recipe with material = "world" reads no files; leave it out')
     return run_round(job, recipe, serve, num_asked=recipe.label.num_labelers, number=1)
 
 

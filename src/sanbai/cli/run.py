@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from sanbai.cli.options import json_option, open_job, open_workspace, print_record, workspace_options
+from sanbai.cli.options import data_option, json_option, open_job, open_workspace, print_record, workspace_options
 
 
 @click.group(help="Start a recipe's whole pipeline; list and show runs.")
@@ -17,7 +17,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("recipe")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder of your files.")
+@data_option
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
 @workspace_options
 @json_option

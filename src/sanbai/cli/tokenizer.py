@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sanbai.cli.options import json_option, open_job, open_workspace, print_record, workspace_options
+from sanbai.cli.options import data_option, json_option, open_job, open_workspace, print_record, workspace_options
 
 
 @click.group(help="Train a tokenizer; see what it makes of a text.")
@@ -16,7 +16,7 @@ def command() -> None:
 
 @command.command()
 @click.argument("recipe")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder of your files.")
+@data_option
 @workspace_options
 @json_option
 def train(recipe: str, data: Path, workspace: Path, database: str, *, as_json: bool) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from sanbai.cli.options import json_option, open_job, open_workspace, print_record, workspace_options
+from sanbai.cli.options import data_option, json_option, open_job, open_workspace, print_record, workspace_options
 
 
 @click.command(help="Run one training stage of a recipe and what it needs.")
 @click.argument("stage", type=click.Choice(["pretrain", "supervise"]))
 @click.argument("recipe")
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder of your files.")
+@data_option
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
 @workspace_options
 @json_option

@@ -15,6 +15,7 @@ from sanbai.data.preferences import read_preferences
 from sanbai.data.prompts import Prompt
 from sanbai.data.rankings import Ranking
 from sanbai.data.sources import find_files
+from sanbai.foundation.errors import UsageError
 from sanbai.foundation.files import sha256_file
 from sanbai.foundation.seeds import derive_seed, python_random
 from sanbai.rounds.panel import RankingsByUse
@@ -199,5 +200,13 @@ def _prompt_id(messages: Sequence[dict[str, str]]) -> str:
 
 
 def open_material(recipe: Recipe, data: Path) -> WorldMaterial | FilesMaterial:
-    """Return the recipe's material; `data` is the folder of people's own files."""
-    return WorldMaterial(recipe) if recipe.material == "world" else FilesMaterial(recipe, data)
+    """Return the recipe's material; `data` is the folder of people's own files, the current one if none was given.
+
+    Raises:
+        UsageError: a folder is given to a recipe that reads none.
+    """
+    if recipe.material == "files":
+        return FilesMaterial(recipe, data)
+    if data != Path():
+        raise UsageError(f'--data {data}: a recipe with material = "world" reads no files; leave it out')
+    return WorldMaterial(recipe)
