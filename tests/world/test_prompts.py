@@ -42,7 +42,7 @@ def test_kinds_are_three_quarters_as_people_use_them(split: Split, prompts_by_sp
     assert {*counts} == {*KINDS}
     assert sum(USE_CASES.values()) == pytest.approx(100, abs=0.2)
     for kind, count in counts.items():
-        wanted = 0.75 * USE_CASES[kind] / 100 + 0.25 * 0.1
+        wanted = 0.9 * USE_CASES[kind] / 100 + 0.1 * 0.1
         deviation = math.sqrt(total * wanted * (1 - wanted))
         assert abs(count - total * wanted) < 3 * deviation, (kind, counts)
 

@@ -114,11 +114,11 @@ def prompts(
 def task_share(task: Task) -> float:
     """Return a task's share of the prompts, in percent.
 
-    Three quarters of a kind's share are people's use and a quarter a tenth for each, so that prompts are like theirs
-    and yet every kind is asked often enough to be measured; within a kind tasks stand as their own shares do.
+    Nine tenths of a kind's share are people's use and the rest a tenth for each, so that prompts are like theirs and
+    yet every kind is asked often enough to be measured; within a kind tasks stand as their own shares do.
     """
     whole_kind = sum(other.share for other in TASKS if other.kind == task.kind)
-    return (0.75 * USE_CASES[task.kind] + 0.25 * 100 / len(KINDS)) * task.share / whole_kind
+    return (0.9 * USE_CASES[task.kind] + 0.1 * 100 / len(KINDS)) * task.share / whole_kind
 
 
 def write_prompt(scene: Scene, task: Task, split: Split, recipe: WorldRecipe) -> Prompt:
