@@ -70,13 +70,14 @@ def save_model(model: Model, folder: Path, tokenizer: Tokenizer | None = None) -
     """Write a model into a folder that exists, with its tokenizer's files if one is given.
 
     Raises:
-        ModelError: the configuration is of no stock architecture.
+        ModelError: the configuration is of no stock architecture, or the model has an adapter.
         ResourceError: no space or no permission.
     """
-    layout, head = _layout_for(model)
+    layout, head = layout_for(model)
     table = dict(stored_parameters(model, layout, head))
     unstored = {name for name, _ in model.named_parameters()} - table.keys()
-    assert unstored <= ({"head.bias"} if isinstance(model, ScalarModel) else set()), unstored
+    if unstored - ({"head.bias"} if isinstance(model, ScalarModel) else set()):
+        raise ModelError(f"{min(unstored)} has no place in a stock model; merge the adapter, or save it on its own")
     tensors = {}
     for name, stored in table.items():
         tensors.update(stored.take_apart(model.get_parameter(name).detach()))
@@ -164,8 +165,12 @@ _NAMES: dict[type[nn.Module], str] = {
 }
 
 
-def _layout_for(model: Model) -> tuple[Layout, Head]:
-    """Return the first layout that gives the model's shape back, and the architecture of its head."""
+def layout_for(model: Model) -> tuple[Layout, Head]:
+    """Return the first layout that gives the model's shape back, and the architecture of its head.
+
+    Raises:
+        ModelError: there is none.
+    """
     wanted = effective_fields(model.config)
     nearest: tuple[int, str] = (len(wanted), "")
     for layout in LAYOUTS:
