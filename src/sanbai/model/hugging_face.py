@@ -103,7 +103,10 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Model:
         ModelError: unknown architecture or setting, a missing, surplus or misshapen tensor, a pickle.
     """
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: no config.json; a model is a folder in Hugging Face layout")
+        inside = "holds an adapter alone; load the model that it was trained on, then `load_adapter`"
+        alone = any((folder / place).is_file() for place in ("adapter_config.json", "adapter/adapter_config.json"))
+        reason = inside if alone else "no config.json; a model is a folder in Hugging Face layout"
+        raise ModelError(f"{folder}: {reason}")
     try:
         settings = read_json(folder / "config.json")
     except DataError as error:

@@ -110,7 +110,7 @@ class Transformer(nn.Module):
             positions_BT = positions_in_segments(segments_BS)[:, -tokens_BT.shape[1] :]
         prefix = None
         if self.prompt is not None:
-            positions_BT = self._after(self.prompt.num_positions, positions_BT)
+            positions_BT = positions_BT + self.prompt.num_positions
             prefix = self.prompt(self.read_vectors)
 
         x_BTD = self._embed(self.token_embedding(tokens_BT), positions_BT, inputs)
@@ -132,16 +132,6 @@ class Transformer(nn.Module):
         for layer in range(self.config.num_layers):
             x_1PD = self.blocks[layer % len(self.blocks)](x_1PD, layer, shared)
         return kept
-
-    def _after(self, num_virtual: int, positions_BT: Tensor) -> Tensor:
-        """Return the positions behind virtual ones."""
-        positions_BT = positions_BT + num_virtual
-        if self.config.positions == "learned" and (last := int(positions_BT.max())) >= self.config.max_positions:
-            raise ModelError(
-                f"position {last + 1} with {num_virtual} virtual ones before the text, in a model of "
-                f"{self.config.max_positions}; shorten the input"
-            )
-        return positions_BT
 
     def _embed(self, x_BTE: Tensor, positions_BT: Tensor, inputs: Inputs) -> Tensor:
         for embedding, ids_BT in (

@@ -1,1 +1,1 @@
-"""Small trained additions to a model whose own weights stay as they are: LoRA, prompt tuning, P-tuning, prefix tuning."""
+"""Small trained additions to a model that stays as it is: LoRA, prompt tuning, P-tuning, prefix tuning."""

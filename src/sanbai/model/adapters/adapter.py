@@ -16,6 +16,7 @@ from sanbai.foundation.errors import ModelError
 from sanbai.model.adapters.low_rank import LowRankLinear, Rows
 from sanbai.model.adapters.prompts import EncodedTokens, Prefix, VirtualTokens
 from sanbai.model.adapters.recipe import AdapterRecipe, Projection
+from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import Model, layout_for
 from sanbai.model.layouts.layout import Head, Layout, stored_parameters
@@ -54,7 +55,7 @@ class Adapted:
 
 
 def add_adapter(model: Model, recipe: AdapterRecipe, generator: torch.Generator) -> Adapted:
-    """Give a model a fresh adapter. LoRA changes no output until it learns; prompts start from tokens of the vocabulary.
+    """Give a model a fresh adapter. LoRA changes nothing until it learns; prompts start from random tokens.
 
     Args:
         model: changed in place.
@@ -103,7 +104,8 @@ def remove_adapter(adapted: Adapted) -> Model:
     for name, linear in list(adapted.linears()):
         adapted.model.set_submodule(name, linear.base())
     for module in adapted.model.modules():
-        if isinstance(module, Transformer):
+        if isinstance(module, Transformer) and module.prompt is not None:
+            module.config = _with_room(module.config, module.config.max_positions + module.prompt.num_positions)
             module.prompt = None
     adapted.model.requires_grad_(True)
     return adapted.model
@@ -173,6 +175,8 @@ def prompted_trunk(model: Model) -> Transformer:
 def put_prompt(trunk: Transformer, recipe: AdapterRecipe) -> VirtualTokens | Prefix:
     """Put virtual positions before a trunk, their numbers yet to be filled, and return them.
 
+    The trunk's `max_positions` become fewer by as many: they are what is left for a text.
+
     Raises:
         ModelError: they leave no room for a text.
     """
@@ -187,7 +191,12 @@ def put_prompt(trunk: Transformer, recipe: AdapterRecipe) -> VirtualTokens | Pre
         trunk.prompt = EncodedTokens(number, config, recipe.encoder_width, like=like)
     else:
         trunk.prompt = VirtualTokens(number, config, like=like)
+    trunk.config = _with_room(config, config.max_positions - number)
     return trunk.prompt
+
+
+def _with_room(config: ModelConfig, max_positions: int) -> ModelConfig:
+    return config.model_copy(update={"max_positions": max_positions})
 
 
 @torch.no_grad()

@@ -171,7 +171,7 @@ def _understand(settings: Mapping[str, Any]) -> AdapterRecipe:
         raise ModelError(f"peft_type is {kind!r}, only {', '.join(_METHODS)} are supported")
     fields: dict[str, Any] = {"method": _METHODS[kind]}
     if kind == "LORA":
-        require({key: value for key, value in settings.items() if value is not None}, _PLAIN_LORA)
+        require({key: value for key, value in settings.items() if value}, _PLAIN_LORA)  # absent, null and empty are one
         names = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rank_stabilised": "use_rslora"}
     else:
         require(settings, {"num_transformer_submodules": 1, "modules_to_save": None})
