@@ -66,7 +66,7 @@ class Recipe(RecipeSection):
     supervise: SuperviseRecipe = SuperviseRecipe()
     """Section `[supervise]`."""
     adapter: AdapterRecipe = AdapterRecipe()
-    """Section `[adapter]`: what of the model the supervised stage trains."""
+    """Section `[adapter]`."""
     label: LabelRecipe = LabelRecipe()
     """Section `[label]`."""
     reward: RewardRecipe = RewardRecipe()
