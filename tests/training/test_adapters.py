@@ -39,6 +39,8 @@ RECIPE = SuperviseRecipe(
 EVERYWHERE = ("query", "key", "value", "out", "gate", "up", "down")
 LORA = AdapterRecipe(method="lora", rank=8, alpha=16.0, targets=EVERYWHERE, dropout=0.1)
 PREFIX = AdapterRecipe(method="prefix", num_virtual_tokens=4)
+#: Leaves the prefix its room.
+SHORT = RECIPE.model_copy(update={"row_length": 60})
 
 
 def start(
@@ -112,7 +114,7 @@ def test_killed_it_ends_in_the_same_bits(
 
     def train(name: str) -> Callable[[Stage], None]:
         def train_stage(stage: Stage) -> None:
-            start(stage, compute, copy.deepcopy(model), tokenizer, items, adapter)
+            start(stage, compute, copy.deepcopy(model), tokenizer, items, adapter, SHORT)
             weights[name] = load_file(stage.folder / ADAPTER / "adapter_model.safetensors")
             if not (stage.folder / "model.safetensors").exists():  # the fixture reads it
                 (stage.folder / "model.safetensors").write_bytes(
@@ -131,7 +133,7 @@ def test_a_prompt_is_written_without_a_model_and_says_so(
     open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, items: EncodedItems
 ) -> None:
     stage = open_stage()
-    start(stage, compute, copy.deepcopy(model), tokenizer, items, PREFIX)
+    start(stage, compute, copy.deepcopy(model), tokenizer, items, PREFIX, SHORT)
     settings = json.loads((stage.folder / ADAPTER / "adapter_config.json").read_text())
     assert (settings["peft_type"], settings["num_virtual_tokens"]) == ("PREFIX_TUNING", 4)
     with pytest.raises(ModelError, match="holds an adapter alone"):
@@ -145,6 +147,13 @@ def test_checkpoints_hold_only_what_learns(
     stage, kept = open_stage(), []
     save = stage.run.save
     stage.run.save = lambda step, tensors, state: (kept.append(tensors.keys()), save(step, tensors, state))
-    start(stage, compute, copy.deepcopy(model), tokenizer, items, PREFIX)
+    start(stage, compute, copy.deepcopy(model), tokenizer, items, PREFIX, SHORT)
     assert kept
     assert all(len([name for name in names if name.startswith("model:")]) == 1 for names in kept)
+
+
+def test_rows_that_leave_no_room_for_the_prompt_are_refused_at_the_start(
+    open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, items: EncodedItems
+) -> None:
+    with pytest.raises(ModelError, match=r"supervise\.row_length 64 exceeds the 60 positions"):
+        start(open_stage(), compute, copy.deepcopy(model), tokenizer, items, PREFIX)

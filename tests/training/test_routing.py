@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sanbai.data.packing import EncodedItems, PackedBatches
 from sanbai.foundation.device import Compute
+from sanbai.foundation.errors import ModelError
 from sanbai.foundation.seeds import torch_generator
 from sanbai.foundation.stage import Stage
 from sanbai.model.config import ModelConfig
@@ -40,7 +41,8 @@ SUPERVISE = SuperviseRecipe(
 
 @pytest.fixture
 def sparse(config: ModelConfig) -> ModelConfig:
-    return sparse_config(config)
+    """Mixtral's, the stock architecture of a decoder with experts; with Switch's jitter and capacity."""
+    return sparse_config(config, top_k=2, normalised_gates=True)
 
 
 def sparse_config(config: ModelConfig, **experts: object) -> ModelConfig:
@@ -132,7 +134,7 @@ def test_a_dense_model_has_no_numbers_of_routers(model: LanguageModel, items: En
 def test_a_parts_noise_is_its_seeds_and_another_parts_is_another(
     sparse: ModelConfig, items: EncodedItems, compute: Compute, threads: Callable[[int], None]
 ) -> None:
-    shape = sparse_config(sparse, dropout=0.4)
+    shape = sparse_config(sparse, dropout=0.4, jitter=0.1)
     model, batch = LanguageModel(shape, torch_generator(0, "tests")), batch_of(items, 4)
 
     def gradient(seed: int) -> list[Tensor]:
@@ -199,3 +201,13 @@ def test_a_killed_run_of_a_sparse_model_ends_in_the_same_bits(
                   pretraining=items, evaluate=lambda _: {})  # fmt: skip
 
     assert_same_bits(outcome_after_kills(train, "killed", (6, 9)), outcome_after_kills(train, "undisturbed"))
+
+
+def test_a_shape_that_no_file_can_hold_is_refused_before_training(
+    open_stage: Open, compute: Compute, config: ModelConfig, tokenizer: Tokenizer, items: EncodedItems
+) -> None:
+    stage = open_stage()
+    with pytest.raises(ModelError, match="no stock architecture has this shape"):
+        pretrain(stage, PRETRAIN, compute, config=sparse_config(config), tokenizer=tokenizer, items=items,
+                 evaluate=lambda _: {})  # fmt: skip
+    assert steps_of(stage) == []

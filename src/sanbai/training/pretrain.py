@@ -19,7 +19,7 @@ from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
-from sanbai.model.hugging_face import save_model
+from sanbai.model.hugging_face import layout_for, save_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
 from sanbai.training.gradients import add_gradient, differentiate
@@ -90,9 +90,11 @@ def pretrain(
 
     Raises:
         Interrupted: asked to stop; the state is saved.
+        ModelError: no stock architecture has the shape.
     """
     config = config.with_vocabulary(tokenizer.vocab_size)
     model = LanguageModel(config, torch_generator(stage.seed, "pretrain", "weights")).to(compute.device)
+    layout_for(model)  # a shape that could not be saved is refused now, not after the training
     optimizer = Optimizer(model, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
     step, state = checkpoints.resume()

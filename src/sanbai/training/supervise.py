@@ -15,7 +15,7 @@ from pydantic import Field
 from sanbai.data.conversations import Conversation
 from sanbai.data.packing import EncodedItems, Items, PackedBatch, PackedBatches
 from sanbai.foundation.device import Compute
-from sanbai.foundation.errors import DataError
+from sanbai.foundation.errors import DataError, ModelError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
@@ -126,12 +126,18 @@ def supervise(
 
     Raises:
         Interrupted: asked to stop; the state is saved.
+        ModelError: the adapter does not fit the model, or leaves too little room.
     """
     model.to(compute.device).train()
     set_expert_dropout(model, recipe.expert_dropout)
     adapted = None
     if adapter.method != "none":
         adapted = add_adapter(model, adapter, torch_generator(stage.seed, "supervise", "adapter"))
+        if recipe.row_length > (room := model.config.max_positions):
+            raise ModelError(
+                f"supervise.row_length {recipe.row_length} exceeds the {room} positions that the adapter leaves for a "
+                "text; lower it, or adapter.num_virtual_tokens"
+            )
     optimizer = Optimizer(model, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
     step, state = checkpoints.resume()

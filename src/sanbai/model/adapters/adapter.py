@@ -69,19 +69,15 @@ def add_adapter(model: Model, recipe: AdapterRecipe, generator: torch.Generator)
     if recipe.method == "none":
         raise ModelError("adapter.method is none; name one of lora, prompt, p_tuning, prefix")
     adapted = prepare(model, recipe)
-    if recipe.method != "lora":
-        trunk = prompted_trunk(model)
-        _start_prompt(put_prompt(trunk, recipe), trunk, generator)
-        return adapted
-    found = [
-        (name, [rows for rows, projections in pieces if not set(recipe.targets).isdisjoint(projections)])
-        for name, pieces in adaptable(adapted)
-    ]
-    if not any(rows for _, rows in found):
-        raise ModelError(f"no layer projects {', '.join(recipe.targets)}; adapter.targets must name one that is there")
-    for name, rows in found:
-        if rows:
-            put_factors(model, name, rows, recipe).initialise(generator)
+    try:
+        if recipe.method == "lora":
+            _start_factors(adapted, generator)
+        else:
+            trunk = prompted_trunk(model)
+            _start_prompt(put_prompt(trunk, recipe), trunk, generator)
+    except ModelError:
+        remove_adapter(adapted)
+        raise
     return adapted
 
 
@@ -197,6 +193,17 @@ def put_prompt(trunk: Transformer, recipe: AdapterRecipe) -> VirtualTokens | Pre
 
 def _with_room(config: ModelConfig, max_positions: int) -> ModelConfig:
     return config.model_copy(update={"max_positions": max_positions})
+
+
+def _start_factors(adapted: Adapted, generator: torch.Generator) -> None:
+    """Put fresh factors beside every layer that the targets name."""
+    recipe = adapted.recipe
+    for name, pieces in list(adaptable(adapted)):
+        rows = [each for each, projections in pieces if not set(recipe.targets).isdisjoint(projections)]
+        if rows:
+            put_factors(adapted.model, name, rows, recipe).initialise(generator)
+    if not adapted.parameters():
+        raise ModelError(f"no layer projects {', '.join(recipe.targets)}; adapter.targets must name one that is there")
 
 
 @torch.no_grad()
