@@ -52,16 +52,14 @@ class Routing:
         if not parts or not parts[0][1]:
             return {}
         total = sum(num_tokens for num_tokens, _ in parts)
-        layers = [[layers[place] for _, layers in parts] for place in range(len(parts[0][1]))]
-        weights = [num_tokens / total for num_tokens, _ in parts]
 
         def mean(name: str) -> Tensor:
             """Over tokens, one row a layer."""
-            rows = [
-                sum(weight * getattr(each, name).float() for weight, each in zip(weights, layer, strict=True))
-                for layer in layers
+            shares = [
+                torch.stack([getattr(each, name).float() for each in layers]) * (num_tokens / total)
+                for num_tokens, layers in parts
             ]
-            return torch.stack(rows)  # type: ignore[arg-type] - a sum of tensors
+            return torch.stack(shares).sum(dim=0)
 
         load_LE = mean("load_E")
         return {

@@ -67,7 +67,12 @@ class LowRankLinear(nn.Module):
         super().__init__()
         self.weight, self.bias = base.weight, base.bias
         self.scale, self.dropout = recipe.scale, recipe.dropout
-        self.pieces = nn.ModuleList([LowRank(each, base.in_features, recipe.rank, like=base.weight) for each in rows])
+        self.factors = nn.ModuleList([LowRank(each, base.in_features, recipe.rank, like=base.weight) for each in rows])
+
+    @property
+    def pieces(self) -> list[LowRank]:
+        """The factors, in the order of their rows."""
+        return [each for each in self.factors if isinstance(each, LowRank)]
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -81,7 +86,6 @@ class LowRankLinear(nn.Module):
         """Return outputs [..., rows of W] of inputs [..., I]."""
         out = F.linear(x, self.weight, self.bias)
         for piece in self.pieces:
-            # A cache in half precision may feed float32 factors, so the product is cast to what it is added to.
             added = F.linear(F.linear(self._drop(x), piece.a), piece.b) * self.scale
             out.narrow(-1, piece.rows.start, piece.rows.length).add_(added)
         return out
@@ -92,7 +96,7 @@ class LowRankLinear(nn.Module):
         weight = self.weight.detach().clone()
         for piece in self.pieces:
             weight.narrow(0, piece.rows.start, piece.rows.length).add_(piece.b @ piece.a, alpha=self.scale)
-        return as_linear(nn.Parameter(weight), self.bias)
+        return as_linear(weight, self.bias)
 
     def base(self) -> nn.Linear:
         """Return the layer as it was, holding the same parameters."""
@@ -106,11 +110,11 @@ class LowRankLinear(nn.Module):
         return x * mask.div_(kept)
 
 
-def as_linear(weight: nn.Parameter, bias: nn.Parameter | None) -> nn.Linear:
-    """Return a linear layer that holds these parameters."""
+def as_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Return a linear layer that holds these numbers, uncopied; parameters stay the same objects."""
     with torch.device("meta"):
         linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    linear.weight = weight
+    linear.weight = weight if isinstance(weight, nn.Parameter) else nn.Parameter(weight)
     if bias is not None:
-        linear.bias = bias
+        linear.bias = bias if isinstance(bias, nn.Parameter) else nn.Parameter(bias)
     return linear

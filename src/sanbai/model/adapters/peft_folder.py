@@ -81,7 +81,7 @@ def save_adapter(adapted: Adapted, folder: Path, *, base: str | None = None) -> 
     }
     if recipe.method == "lora":
         pieces = {piece.rows.module: piece for _, linear in adapted.linears() for piece in linear.pieces}
-        tensors = {
+        tensors: dict[str, Tensor] = {
             f"{_ROOT}{module}.lora_{letter}.weight": factor
             for module, piece in pieces.items()
             for letter, factor in (("A", piece.a), ("B", piece.b))
