@@ -25,12 +25,13 @@ from sanbai.foundation.progress import SilentProgress
 from sanbai.foundation.stage import Job, Stage, run_stage
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
+from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.rounds.material import WorldMaterial
 from sanbai.rounds.panel import Panel
 from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.recipe import Recipe
 from sanbai.rounds.tasks import LabelRecipe, Task
-from sanbai.rounds.turn import Ancestry, Asked, Outcome, find_ancestry, register_ancestry, turn
+from sanbai.rounds.turn import Ancestry, Asked, Outcome, find_ancestry, make_ancestry, register_ancestry, turn
 
 PANEL = Panel(("trainer",), ("watcher",), ("measurer-1", "measurer-2"))
 RECIPE = Recipe(
@@ -340,3 +341,11 @@ def test_the_first_models_are_found_again_and_another_supervised_model_is_refuse
     empty = Store(f"sqlite:///{pipeline.job.workspace.root / 'other.db'}")
     empty.create()
     assert find_ancestry(pipeline.job.workspace, empty) is None
+
+
+def test_a_prompt_that_no_model_can_hold_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    recipe = RECIPE.model_copy(update={"adapter": AdapterRecipe(method="prefix")})
+    pipeline = Pipeline(Job(Workspace(tmp_path), SilentProgress(), StopSignal()), recipe, WorldMaterial(recipe))
+    with pytest.raises(UsageError, match=r"adapter\.method prefix cannot be merged .* choose lora, or run"):
+        make_ancestry(pipeline)
+    assert list(tmp_path.rglob("*")) == []

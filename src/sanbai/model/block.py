@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanbai.model.adapters.prompts import KeysAndValues
 from sanbai.model.attention import attention
 from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import FeedForwardKind, Mask, ModelConfig
@@ -51,6 +52,10 @@ class Pass:
     memory_mask_B1TM: Tensor | None
     reports: list[RouterReport] | None
     generator: torch.Generator | None
+    prefix: KeysAndValues | None = None
+    """Learned keys and values before those of the text; the masks count them."""
+    kept: list[tuple[Tensor, Tensor]] | None = None
+    """Gets each layer's new keys and values appended."""
 
 
 class Attention(nn.Module):
@@ -82,6 +87,13 @@ class Attention(nn.Module):
         k, v = k_BGTK, v_BTGK.transpose(1, 2)
         if shared.cache is not None:
             k, v = shared.cache.write(layer, k, v)
+        if shared.kept is not None:
+            shared.kept.append((k, v))
+        if shared.prefix is not None:
+            k, v = (
+                torch.cat((learned.to(own.dtype).expand(B, -1, -1, -1), own), dim=2)
+                for learned, own in zip(shared.prefix[layer], (k, v), strict=True)
+            )
         kind = self.config.mask_of(layer)
         causal = kind in {"causal", "banded"}
         mixed_BHTK = attention(q_BHTK, k, v, shared.masks[kind], scaled=self.config.scaled_attention, causal=causal)

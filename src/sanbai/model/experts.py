@@ -229,3 +229,10 @@ class Experts(nn.Module):
             kept = 1 - self.config.dropout
             inner_AF = inner_AF * torch.empty_like(inner_AF).bernoulli_(kept, generator=generator).div_(kept)
         return grouped_product(inner_AF, self.down, kept_E)
+
+
+def set_expert_dropout(model: nn.Module, dropout: float) -> None:
+    """Let all experts of a model drop this share of their inner activations in training; its shape stays as it is."""
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.config = module.config.model_copy(update={"dropout": dropout})

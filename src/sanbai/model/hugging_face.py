@@ -70,13 +70,14 @@ def save_model(model: Model, folder: Path, tokenizer: Tokenizer | None = None) -
     """Write a model into a folder that exists, with its tokenizer's files if one is given.
 
     Raises:
-        ModelError: the configuration is of no stock architecture.
+        ModelError: the configuration is of no stock architecture, or the model has an adapter.
         ResourceError: no space or no permission.
     """
-    layout, head = _layout_for(model)
+    layout, head = layout_for(model)
     table = dict(stored_parameters(model, layout, head))
     unstored = {name for name, _ in model.named_parameters()} - table.keys()
-    assert unstored <= ({"head.bias"} if isinstance(model, ScalarModel) else set()), unstored
+    if unstored - ({"head.bias"} if isinstance(model, ScalarModel) else set()):
+        raise ModelError(f"{min(unstored)} has no place in a stock model; merge the adapter, or save it on its own")
     tensors = {}
     for name, stored in table.items():
         tensors.update(stored.take_apart(model.get_parameter(name).detach()))
@@ -102,7 +103,10 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Model:
         ModelError: unknown architecture or setting, a missing, surplus or misshapen tensor, a pickle.
     """
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: no config.json; a model is a folder in Hugging Face layout")
+        inside = "holds an adapter alone; load the model that it was trained on, then `load_adapter`"
+        alone = any((folder / place).is_file() for place in ("adapter_config.json", "adapter/adapter_config.json"))
+        reason = inside if alone else "no config.json; a model is a folder in Hugging Face layout"
+        raise ModelError(f"{folder}: {reason}")
     try:
         settings = read_json(folder / "config.json")
     except DataError as error:
@@ -164,8 +168,12 @@ _NAMES: dict[type[nn.Module], str] = {
 }
 
 
-def _layout_for(model: Model) -> tuple[Layout, Head]:
-    """Return the first layout that gives the model's shape back, and the architecture of its head."""
+def layout_for(model: Model) -> tuple[Layout, Head]:
+    """Return the first layout that gives the model's shape back, and the architecture of its head.
+
+    Raises:
+        ModelError: there is none.
+    """
     wanted = effective_fields(model.config)
     nearest: tuple[int, str] = (len(wanted), "")
     for layout in LAYOUTS:

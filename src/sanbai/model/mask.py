@@ -69,6 +69,23 @@ def memory_mask(segments_BT: Tensor, memory_segments_BM: Tensor, dtype: torch.dt
     return _additive(hidden_BTM & ~hidden_BTM.all(dim=-1, keepdim=True), dtype)
 
 
+def prefix_mask(num_virtual: int, positions_BT: Tensor, dtype: torch.dtype, *, band_width: int | None = None) -> Tensor:
+    """Return mask_B1TP of queries that look at P virtual positions before every segment.
+
+    Args:
+        num_virtual: P, at positions 0 to P - 1.
+        positions_BT: of the queries, counted from there.
+        dtype: of the scores.
+        band_width: of a banded layer.
+    """
+    virtual_P = torch.arange(num_virtual, device=positions_BT.device)
+    distance_BTP = positions_BT.unsqueeze(-1) - virtual_P
+    hidden_BTP = torch.zeros_like(distance_BTP, dtype=torch.bool)
+    if band_width is not None:
+        hidden_BTP = distance_BTP >= band_width
+    return _additive(hidden_BTP, dtype)
+
+
 def positions_in_segments(segments_BS: Tensor) -> Tensor:
     """Return each position's distance from the first position of its segment (segments are contiguous runs).
 

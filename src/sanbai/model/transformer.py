@@ -13,17 +13,19 @@ width.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from sanbai.foundation.errors import ModelError
+from sanbai.model.adapters.prompts import KeysAndValues, Prefix, VirtualTokens
 from sanbai.model.block import Block, Pass, product_dtype
 from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
 from sanbai.model.experts import Experts, RouterReport
-from sanbai.model.mask import additive_mask, memory_mask, positions_in_segments
+from sanbai.model.mask import additive_mask, memory_mask, positions_in_segments, prefix_mask
 from sanbai.model.norm import make_norm
 from sanbai.model.relative import RelativeBias
 from sanbai.model.rotary import rotation
@@ -81,6 +83,8 @@ class Transformer(nn.Module):
         self.relative_bias = RelativeBias(config) if config.positions == "relative" else None
         self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.num_distinct)])
         self.norm = make_norm(config) if config.norm_place == "before" else nn.Identity()
+        self.prompt: VirtualTokens | Prefix | None = None
+        """Learned positions before each text; put here by `adapters`."""
         if generator is not None:
             self._initialise(generator)
 
@@ -104,9 +108,13 @@ class Transformer(nn.Module):
         positions_BT = inputs.get("positions_BT")
         if positions_BT is None:
             positions_BT = positions_in_segments(segments_BS)[:, -tokens_BT.shape[1] :]
+        prefix = None
+        if self.prompt is not None:
+            positions_BT = positions_BT + self.prompt.num_positions
+            prefix = self.prompt(self.read_vectors)
 
-        x_BTD = self._embed(tokens_BT, positions_BT, inputs)
-        shared = self._share(segments_BS, positions_BT, inputs, product_dtype(x_BTD))
+        x_BTD = self._embed(self.token_embedding(tokens_BT), positions_BT, inputs)
+        shared = self._share(segments_BS, positions_BT, inputs, product_dtype(x_BTD), prefix)
         for layer in range(self.config.num_layers):
             x_BTD = self.blocks[layer % len(self.blocks)](x_BTD, layer, shared)
         if cache is not None:
@@ -114,21 +122,38 @@ class Transformer(nn.Module):
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD
 
-    def _embed(self, tokens_BT: Tensor, positions_BT: Tensor, inputs: Inputs) -> Tensor:
-        x_BTE: Tensor = self.token_embedding(tokens_BT)
+    def read_vectors(self, vectors_1PE: Tensor) -> KeysAndValues:
+        """Return the keys and values by layer that a text offers whose token embeddings are these."""
+        positions_1P = torch.arange(vectors_1PE.shape[1], device=vectors_1PE.device).unsqueeze(0)
+        x_1PD = self._embed(vectors_1PE, positions_1P, {})
+        shared = self._share(torch.ones_like(positions_1P), positions_1P, {}, product_dtype(x_1PD))
+        kept: list[tuple[Tensor, Tensor]] = []
+        shared = replace(shared, kept=kept)
+        for layer in range(self.config.num_layers):
+            x_1PD = self.blocks[layer % len(self.blocks)](x_1PD, layer, shared)
+        return kept
+
+    def _embed(self, x_BTE: Tensor, positions_BT: Tensor, inputs: Inputs) -> Tensor:
         for embedding, ids_BT in (
             (self.type_embedding, inputs.get("types_BT")),
             (self.position_embedding, positions_BT),
             (self.task_embedding, inputs.get("tasks_BT")),
         ):
             if embedding is not None:
-                x_BTE = x_BTE + embedding(torch.zeros_like(tokens_BT) if ids_BT is None else ids_BT)
+                x_BTE = x_BTE + embedding(torch.zeros_like(positions_BT) if ids_BT is None else ids_BT)
         if self.config.positions == "sinusoidal":
             x_BTE = x_BTE + sinusoids(positions_BT, width=x_BTE.shape[-1], dtype=x_BTE.dtype)
         x_BTD: Tensor = self.embedding_projection(self.embedding_norm(x_BTE))
         return x_BTD
 
-    def _share(self, segments_BS: Tensor, positions_BT: Tensor, inputs: Inputs, dtype: torch.dtype) -> Pass:
+    def _share(
+        self,
+        segments_BS: Tensor,
+        positions_BT: Tensor,
+        inputs: Inputs,
+        dtype: torch.dtype,
+        prefix: KeysAndValues | None = None,
+    ) -> Pass:
         """Compute once what all blocks need."""
         config = self.config
         num_new, num_keys = positions_BT.shape[1], segments_BS.shape[1]
@@ -145,6 +170,10 @@ class Transformer(nn.Module):
             )
             if self.relative_bias is not None:
                 masks[kind] = masks[kind] + self.relative_bias(num_new, num_keys).to(dtype)
+            if prefix is not None:
+                band_width = config.band_width if kind == "banded" else None
+                before = prefix_mask(prefix[0][0].shape[2], positions_BT, dtype, band_width=band_width)
+                masks[kind] = torch.cat((before.expand(*masks[kind].shape[:-1], -1), masks[kind]), dim=-1)
         turn = None
         if config.positions == "rotary":
             turn = rotation(
@@ -166,6 +195,7 @@ class Transformer(nn.Module):
             else memory_mask(segments_BT, memory_segments_BM, dtype),
             reports=inputs.get("reports"),
             generator=inputs.get("generator"),
+            prefix=prefix,
         )
 
     def _check_inputs(self, tokens_BT: Tensor, inputs: Inputs) -> None:

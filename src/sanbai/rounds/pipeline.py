@@ -137,9 +137,10 @@ class Pipeline:
                 items=items,
                 pretraining=ShardReader(shards, "train"),
                 evaluate=self.watch_language(base, shards),
+                adapter=self.recipe.adapter,
             )
 
-        sections = self._with_compute(supervise=self.recipe.supervise)
+        sections = self._with_compute(supervise=self.recipe.supervise, adapter=self.recipe.adapter)
         parents = {"base": base, "shards": shards, "demonstrations": demonstrations}
         num_steps = num_supervise_steps(self.recipe.supervise, items)
         return self._run("model", "supervise", "training", sections, parents, num_steps, build)

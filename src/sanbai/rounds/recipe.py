@@ -13,6 +13,7 @@ from sanbai.data.recipe import DataRecipe
 from sanbai.evaluation.recipe import EvaluateRecipe
 from sanbai.foundation.device import Compute
 from sanbai.foundation.recipe import RecipeSection
+from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.config import ModelConfig
 from sanbai.rounds.gate import GateRecipe
 from sanbai.rounds.tasks import LabelRecipe
@@ -64,6 +65,8 @@ class Recipe(RecipeSection):
     """Section `[pretrain]`."""
     supervise: SuperviseRecipe = SuperviseRecipe()
     """Section `[supervise]`."""
+    adapter: AdapterRecipe = AdapterRecipe()
+    """Section `[adapter]`."""
     label: LabelRecipe = LabelRecipe()
     """Section `[label]`."""
     reward: RewardRecipe = RewardRecipe()

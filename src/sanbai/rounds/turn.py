@@ -88,7 +88,16 @@ class Outcome:
 
 
 def make_ancestry(pipeline: Pipeline) -> Ancestry:
-    """Run the stages from documents to the supervised model."""
+    """Run the stages from documents to the supervised model.
+
+    Raises:
+        UsageError: the recipe's adapter leaves no whole model for the stages that follow.
+    """
+    if (method := pipeline.recipe.adapter.method) not in {"none", "lora"}:
+        raise UsageError(
+            f"adapter.method {method} cannot be merged into a model, which the later stages need; "
+            "choose lora, or run `sanbai train supervise` alone"
+        )
     corpus = pipeline.corpus()
     tokenizer = pipeline.tokenizer(corpus)
     shards = pipeline.shards(corpus, tokenizer)

@@ -28,14 +28,14 @@ class Saved(Protocol):
 
 
 class Weights:
-    """A model's parameters as a `Saved`."""
+    """What learns of a model's parameters as a `Saved`."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the parameters by name; a shared one once."""
-        return {name: parameter.detach() for name, parameter in self._model.named_parameters()}
+        return {name: parameter.detach() for name, parameter in self._learning().items()}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -44,7 +44,7 @@ class Weights:
         Raises:
             CheckpointError: names or shapes differ.
         """
-        parameters = dict(self._model.named_parameters())
+        parameters = self._learning()
         if differing := sorted(parameters.keys() ^ tensors.keys()):
             raise CheckpointError(f"saved weights do not fit: {differing[0]} is only on one side; start the run anew")
         for name, parameter in parameters.items():
@@ -53,6 +53,9 @@ class Weights:
                     f"saved weights do not fit: {name} is {list(tensors[name].shape)}, wanted {list(parameter.shape)}"
                 )
             parameter.copy_(tensors[name])
+
+    def _learning(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self._model.named_parameters() if parameter.requires_grad}
 
 
 def cursor_in(state: Mapping[str, Any], name: str) -> Cursor:

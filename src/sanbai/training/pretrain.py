@@ -1,9 +1,8 @@
 """Pretraining: predict the next token of packed documents.
 
 Input: shards, a tokenizer. Output: a model folder in Hugging Face layout. Metrics a step: `loss` (nats a token),
-    `grad_norm`
-(before clipping), `rate`; every `evaluate_steps` and at the end whatever `evaluate` returns, usually held-out
-bits per byte.
+`grad_norm` (before clipping), `rate`, with experts also those of `routing.py`; every `evaluate_steps` and at the end
+whatever `evaluate` returns, usually held-out bits per byte.
 """
 
 from __future__ import annotations
@@ -20,16 +19,25 @@ from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
-from sanbai.model.hugging_face import save_model
+from sanbai.model.hugging_face import layout_for, save_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
 from sanbai.training.gradients import add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
+from sanbai.training.routing import Routing
 from sanbai.training.rows import row_parts
 from sanbai.training.schedule import cosine_rate
 
 #: Model -> numbers for the log; given from a floor above.
 Evaluate = Callable[[LanguageModel], Mapping[str, float]]
+
+
+def measure(model: LanguageModel, evaluate: Evaluate) -> dict[str, float]:
+    """Return what `evaluate` says of a model in training, without the noise and at the capacity of evaluation."""
+    model.eval()
+    metrics = dict(evaluate(model))
+    model.train()
+    return metrics
 
 
 class PretrainRecipe(RecipeSection):
@@ -82,9 +90,11 @@ def pretrain(
 
     Raises:
         Interrupted: asked to stop; the state is saved.
+        ModelError: no stock architecture has the shape.
     """
     config = config.with_vocabulary(tokenizer.vocab_size)
     model = LanguageModel(config, torch_generator(stage.seed, "pretrain", "weights")).to(compute.device)
+    layout_for(model)  # a shape that could not be saved is refused now, not after the training
     optimizer = Optimizer(model, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
     step, state = checkpoints.resume()
@@ -97,7 +107,15 @@ def pretrain(
         cursor=cursor_in(state, "rows"),
     )
     while step < recipe.num_steps:
-        parts = row_parts(model, next(batches), compute, micro_batch_rows=recipe.micro_batch_rows)
+        routing = Routing()
+        parts = row_parts(
+            model,
+            next(batches),
+            compute,
+            micro_batch_rows=recipe.micro_batch_rows,
+            seed=derive_seed(stage.seed, "pretrain", "noise", step),
+            routing=routing,
+        )
         done = differentiate({"loss": parts})["loss"]
         add_gradient(model, done.gradient)
         rate = cosine_rate(
@@ -105,12 +123,12 @@ def pretrain(
         )
         grad_norm = optimizer.step(rate)
         step += 1
-        stage.run.record(step, loss=done.loss, grad_norm=grad_norm, rate=rate)
+        stage.run.record(step, loss=done.loss, grad_norm=grad_norm, rate=rate, **routing.metrics())
         if step % recipe.evaluate_steps == 0 and step < recipe.num_steps:
-            stage.run.record(step, **evaluate(model))
+            stage.run.record(step, **measure(model, evaluate))
         checkpoints.after_step(step, {"rows": batches.cursor.to_state()})
 
-    metrics = dict(evaluate(model))
+    metrics = measure(model, evaluate)
     stage.run.record(step, **metrics)
     save_model(model, stage.folder, tokenizer)
     return {**metrics, "epochs": batches.cursor.epoch + batches.cursor.row / batches.plan.num_rows}

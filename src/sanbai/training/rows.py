@@ -12,13 +12,23 @@ from torch import Tensor
 
 from sanbai.data.packing import PackedBatch
 from sanbai.foundation.device import Compute, autocast
+from sanbai.foundation.seeds import derive_seed
+from sanbai.model.adapters.low_rank import drawing_from
 from sanbai.model.experts import RouterReport
 from sanbai.model.heads import LanguageModel
 from sanbai.objectives.language import chunked_next_token_loss
 from sanbai.training.gradients import LossPart
+from sanbai.training.routing import Routing
 
 
-def rows_loss(model: LanguageModel, batch: PackedBatch, *, denominator: float) -> Tensor:
+def rows_loss(
+    model: LanguageModel,
+    batch: PackedBatch,
+    *,
+    denominator: float,
+    seed: int = 0,
+    reports: list[RouterReport] | None = None,
+) -> Tensor:
     """Σ of the learned tokens' negative log-probabilities in nats / denominator.
 
     Where experts are, their routers' losses are added, weighed by the share of the denominator that is learned here, so
@@ -28,14 +38,20 @@ def rows_loss(model: LanguageModel, batch: PackedBatch, *, denominator: float) -
         model: carries the gradient.
         batch: rows; at least one token to be learned.
         denominator: the number of tokens that the mean is over.
+        seed: of the noise of experts and adapters in training; a model without them draws nothing.
+        reports: gets what each layer's router did appended.
     """
     device = model.head_weight.device
     tokens_BT, segments_BT, positions_BT, learned_BT = (
         torch.from_numpy(array).to(device)
         for array in (batch.tokens_BT, batch.segments_BT, batch.positions_BT, batch.loss_mask_BT)
     )
-    reports: list[RouterReport] = []
-    hidden_BTD = model.trunk(tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, reports=reports)
+    reports = [] if reports is None else reports
+    generator = torch.Generator(device).manual_seed(seed)
+    with drawing_from(generator):
+        hidden_BTD = model.trunk(
+            tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, reports=reports, generator=generator
+        )
     before_N = learned_BT[:, 1:].flatten().nonzero().squeeze(1)  # places whose next token is learned
     hidden_ND = hidden_BTD[:, :-1].flatten(0, 1).index_select(0, before_N)
     target_N = tokens_BT[:, 1:].flatten()[before_N]
@@ -47,7 +63,14 @@ def rows_loss(model: LanguageModel, batch: PackedBatch, *, denominator: float) -
 
 
 def row_parts(
-    model: LanguageModel, batch: PackedBatch, compute: Compute, *, micro_batch_rows: int, coefficient: float = 1.0
+    model: LanguageModel,
+    batch: PackedBatch,
+    compute: Compute,
+    *,
+    micro_batch_rows: int,
+    coefficient: float = 1.0,
+    seed: int = 0,
+    routing: Routing | None = None,
 ) -> list[LossPart]:
     """Return the parts of coefficient · (mean loss of the batch's learned tokens, nats a token).
 
@@ -60,17 +83,25 @@ def row_parts(
         compute: precision and device.
         micro_batch_rows: rows of a part.
         coefficient: weight of this loss beside others of the same step.
+        seed: of the step's noise; each part has a stream of its own.
+        routing: gets what the routers did with each part.
     """
     denominator = int(batch.loss_mask_BT.sum()) / coefficient
 
-    def part_of(rows: PackedBatch) -> LossPart:
+    def part_of(index: int, rows: PackedBatch) -> LossPart:
         def loss() -> Tensor:
+            reports: list[RouterReport] = []
             with autocast(compute):
-                return rows_loss(model, rows, denominator=denominator)
+                loss = rows_loss(
+                    model, rows, denominator=denominator, seed=derive_seed(seed, "part", index), reports=reports
+                )
+            if routing is not None:
+                routing.add(index, int((rows.segments_BT != 0).sum()), reports)
+            return loss
 
         return LossPart(model, loss)
 
-    return [part_of(rows) for rows in _split_rows(batch, micro_batch_rows)]
+    return [part_of(index, rows) for index, rows in enumerate(_split_rows(batch, micro_batch_rows))]
 
 
 def _split_rows(batch: PackedBatch, num_rows: int) -> Iterator[PackedBatch]:

@@ -1,9 +1,8 @@
 """Supervised fine-tuning: imitate demonstrations, the assistant's turns only.
 
 Input: a model, demonstrations, optionally the pretraining documents to mix in. Output: a model folder. Metrics a step:
-    `loss` (nats a
-learned token), `pretraining_loss` where mixed in, `grad_norm` (before clipping), `rate`; every `evaluate_steps` and at
-the end whatever `evaluate` returns.
+`loss` (nats a learned token), `pretraining_loss` where mixed in, `grad_norm` (before clipping), `rate`, with experts
+also those of `routing.py` over the demonstrations; every `evaluate_steps` and at the end whatever `evaluate` returns.
 """
 
 from __future__ import annotations
@@ -14,22 +13,31 @@ from typing import Any
 from pydantic import Field
 
 from sanbai.data.conversations import Conversation
-from sanbai.data.packing import EncodedItems, Items, PackedBatches
+from sanbai.data.packing import EncodedItems, Items, PackedBatch, PackedBatches
 from sanbai.foundation.device import Compute
-from sanbai.foundation.errors import DataError
+from sanbai.foundation.errors import DataError, ModelError
 from sanbai.foundation.recipe import RecipeSection
-from sanbai.foundation.seeds import derive_seed
+from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
+from sanbai.model.adapters.adapter import Adapted, add_adapter, merge_adapter
+from sanbai.model.adapters.peft_folder import save_adapter
+from sanbai.model.adapters.recipe import AdapterRecipe
+from sanbai.model.experts import set_expert_dropout
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 from sanbai.text.chat_template import encode_conversation
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
-from sanbai.training.gradients import add_gradient, differentiate
+from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
-from sanbai.training.pretrain import Evaluate
+from sanbai.training.pretrain import Evaluate, measure
+from sanbai.training.routing import Routing
 from sanbai.training.rows import row_parts
 from sanbai.training.schedule import cosine_rate
+
+#: Where an adapter lies in the stage's folder.
+ADAPTER = "adapter"
+NO_ADAPTER = AdapterRecipe()
 
 
 class SuperviseRecipe(RecipeSection):
@@ -55,6 +63,9 @@ class SuperviseRecipe(RecipeSection):
     """Steps between two evaluations."""
     checkpoint_steps: int = Field(default=200, ge=1)
     """Steps between two checkpoints."""
+    expert_dropout: float = Field(default=0.4, ge=0.0, lt=1.0)
+    """Share of experts' inner activations set to 0, Switch Transformer's against forgetting when there are few
+    examples (Fedus et al. 2021, section 2.4); of no effect without experts."""
     optimizer: OptimizerRecipe = OptimizerRecipe()
     """Section `[supervise.optimizer]`."""
 
@@ -92,8 +103,12 @@ def supervise(
     items: Items,
     pretraining: Items,
     evaluate: Evaluate,
+    adapter: AdapterRecipe = NO_ADAPTER,
 ) -> dict[str, Any]:
     """Fine-tune a model on demonstrations and write it into the stage's folder.
+
+    With an adapter only that learns. It is written into `adapter/` in PEFT's layout; LoRA's products are then added to
+    the weights and the model is written as ever, but a prompt cannot be, so that its folder holds no model.
 
     Args:
         stage: one step of its run is one optimizer step, `num_supervise_steps` in all.
@@ -104,14 +119,25 @@ def supervise(
         items: `encode_demonstrations` of the conversations.
         pretraining: documents to mix in; not read where `pretraining_share` is 0.
         evaluate: called with the model in training; must not change it.
+        adapter: section `[adapter]`.
 
     Returns:
-        The last evaluation, the steps, and the number of demonstrations.
+        The last evaluation, the steps, the number of demonstrations, and with an adapter that of its parameters.
 
     Raises:
         Interrupted: asked to stop; the state is saved.
+        ModelError: the adapter does not fit the model, or leaves too little room.
     """
-    model.to(compute.device)
+    model.to(compute.device).train()
+    set_expert_dropout(model, recipe.expert_dropout)
+    adapted = None
+    if adapter.method != "none":
+        adapted = add_adapter(model, adapter, torch_generator(stage.seed, "supervise", "adapter"))
+        if recipe.row_length > (room := model.config.max_positions):
+            raise ModelError(
+                f"supervise.row_length {recipe.row_length} exceeds the {room} positions that the adapter leaves for a "
+                "text; lower it, or adapter.num_virtual_tokens"
+            )
     optimizer = Optimizer(model, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
     step, state = checkpoints.resume()
@@ -126,6 +152,17 @@ def supervise(
             cursor=cursor_in(state, name),
         )
 
+    def parts_of(batch: PackedBatch, weight: float, name: str, routing: Routing | None = None) -> list[LossPart]:
+        return row_parts(
+            model,
+            batch,
+            compute,
+            micro_batch_rows=recipe.micro_batch_rows,
+            coefficient=weight,
+            seed=derive_seed(stage.seed, "supervise", name, "noise", step),
+            routing=routing,
+        )
+
     share = recipe.pretraining_share
     demonstrations = batches_of(items, "demonstrations", recipe.batch_rows)
     mixed_rows = max(1, round(share * recipe.batch_rows)) if share else 0
@@ -134,12 +171,11 @@ def supervise(
     weights = {"loss": 1 - share, "pretraining_loss": share}
     num_steps = num_supervise_steps(recipe, items)
     while step < num_steps:
-        micro = recipe.micro_batch_rows
-        parts = {"loss": row_parts(model, next(demonstrations), compute, micro_batch_rows=micro, coefficient=1 - share)}
+        routing = Routing()
+        parts = {"loss": parts_of(next(demonstrations), 1 - share, "demonstrations", routing)}
         cursors = {"demonstrations": demonstrations.cursor.to_state()}
         if documents is not None:
-            batch = next(documents)
-            parts["pretraining_loss"] = row_parts(model, batch, compute, micro_batch_rows=micro, coefficient=share)
+            parts["pretraining_loss"] = parts_of(next(documents), share, "documents")
             cursors["documents"] = documents.cursor.to_state()
         done = differentiate(parts)
         for weighted in done.values():
@@ -148,12 +184,28 @@ def supervise(
         rate = cosine_rate(step, peak=recipe.learning_rate, num_steps=num_steps, warmup_steps=recipe.warmup_steps)
         grad_norm = optimizer.step(rate)
         step += 1
-        stage.run.record(step, **loss, grad_norm=grad_norm, rate=rate)
+        stage.run.record(step, **loss, grad_norm=grad_norm, rate=rate, **routing.metrics())
         if step % recipe.evaluate_steps == 0 and step < num_steps:
-            stage.run.record(step, **evaluate(model))
+            stage.run.record(step, **measure(model, evaluate))
         checkpoints.after_step(step, cursors)
 
-    metrics = dict(evaluate(model))
+    metrics: dict[str, Any] = measure(model, evaluate)
     stage.run.record(step, **metrics)
-    save_model(model, stage.folder, tokenizer)
-    return {**metrics, "steps": num_steps, "demonstrations": len(items.lengths)}
+    metrics |= {"steps": num_steps, "demonstrations": len(items.lengths)}
+    if adapted is None:
+        save_model(model, stage.folder, tokenizer)
+        return metrics
+    metrics["adapter_parameters"] = sum(parameter.numel() for parameter in adapted.parameters().values())
+    _save_adapted(adapted, stage, tokenizer)
+    return metrics
+
+
+def _save_adapted(adapted: Adapted, stage: Stage, tokenizer: Tokenizer) -> None:
+    """Write the adapter, and beside it the merged model if it can be merged."""
+    folder = stage.folder / ADAPTER
+    folder.mkdir(exist_ok=True)
+    save_adapter(adapted, folder, base=stage.parents["base"].name if "base" in stage.parents else None)
+    if adapted.recipe.method == "lora":
+        save_model(merge_adapter(adapted), stage.folder, tokenizer)
+    else:
+        tokenizer.save(stage.folder)
