@@ -86,7 +86,9 @@ def test_the_gates_verdict_is_kept_and_a_person_can_overrule_it(workspace: Path,
         assert without_reason.returncode == 2
         assert "give --override with a reason" in without_reason.stderr
     sanbai("round", "promote", 1, "--override", "to try it", "--workspace", workspace)
-    assert "serving: policy-1" in sanbai("round", "status", "--workspace", workspace).stdout
+    said = sanbai("round", "status", "--workspace", workspace).stdout
+    assert "serving: policy-1" in said
+    assert ("promoted all the same: to try it" in said) is not record["verdict"]["promote"]
     assert "serving: supervised" in sanbai("round", "rollback", "--workspace", workspace).stdout
 
 

@@ -59,6 +59,14 @@ def test_models_stay_in_the_order_of_registration_while_the_clock_stands_or_goes
 
 
 @pytest.mark.usefixtures("models")
+def test_rollback_within_a_round_leaves_the_round_rolled_back(store: Store) -> None:
+    serve(store, "supervised", round=1, actor="gate", reason="the first model")
+    serve(store, "ppo-1", round=1, actor="gate")
+    assert rollback(store, actor="anna").model == "supervised"
+    assert find_round(store, 1).state == "rolled_back"
+
+
+@pytest.mark.usefixtures("models")
 def test_rollback_goes_back_one_model_at_a_time_and_stays_on_record(store: Store) -> None:
     assert served(store) is None
     with pytest.raises(UsageError, match="nothing to roll back to"):

@@ -132,9 +132,11 @@ def test_a_refused_round_is_promoted_only_with_a_reason_and_rolled_back_at_once(
     assert now is not None
     assert (now.kind, now.reason, now.model) == ("override", "we looked ourselves", "model-1")
     assert admin.get("/api/models").json()["served"] == "model-1"
-    assert admin.get("/api/rounds/1").json()["can_promote"] is False
+    shown = admin.get("/api/rounds/1").json()
+    assert (shown["can_promote"], shown["served"]) == (False, True)
     assert admin.post("/api/rounds/rollback", json={}).json() == {"served": "model-0"}
-    assert admin.get("/api/rounds/1").json()["state"] == "rolled_back"
+    shown = admin.get("/api/rounds/1").json()
+    assert (shown["state"], shown["served"]) == ("rolled_back", False)
     assert admin.post("/api/rounds/rollback", json={}).status_code == 400
 
 

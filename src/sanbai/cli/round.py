@@ -25,7 +25,10 @@ def status(workspace: Path, database: str, *, as_json: bool) -> None:
     store = open_store(open_workspace(workspace, database))
     rounds, deployment = list_rounds(store), served(store)
     for known in rounds:
-        click.echo(f"round {known.n}: {known.state:<11} {known.verdict.get('summary', '')}")
+        state = "promoted" if known.state == "serving" else known.state.replace("_", " ")
+        override = known.events[-1].reason if state == "promoted" and not known.verdict.get("promote", True) else ""
+        against = f"; promoted all the same: {override}" if override else ""
+        click.echo(f"round {known.n}: {state:<11} {known.verdict.get('summary', '')}{against}")
     click.echo(
         f"serving: {deployment.model if deployment else 'nothing yet; `sanbai quickstart` makes the first model'}"
     )

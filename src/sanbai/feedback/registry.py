@@ -230,7 +230,8 @@ def rollback(store: Store, *, actor: str, reason: str = "") -> Deployment:
         abandoned, back = stack[-1], stack[-2]
         _append_deployment(connection, Deployment(back.model, back.round, "rollback", actor, reason, now_ms()))
         _append_event(connection, abandoned.round, RoundEvent("rolled_back", actor, reason))
-        _append_event(connection, back.round, RoundEvent("serving", actor, reason))
+        if back.round != abandoned.round:  # round one made the supervised model too
+            _append_event(connection, back.round, RoundEvent("serving", actor, reason))
         return back
 
 

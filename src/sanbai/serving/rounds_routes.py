@@ -169,7 +169,7 @@ def _summary(
         "verdict": describe_verdict(found.verdict),
         "opened": found.events[0].time / 1000,
         "win_rate": _estimate(list(wins.values())[-1]) if wins else None,
-        "served": deployment is not None and deployment.round == found.n,
+        "served": deployment is not None and deployment.model in policies,
     }
 
 

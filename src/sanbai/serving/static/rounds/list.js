@@ -2,7 +2,7 @@
 // All rounds, the newest first.
 import { h } from "../shared/dom.js";
 import { shortTime } from "../shared/time.js";
-import { number, whisker } from "./interval.js";
+import { intervalText, number, whisker } from "./interval.js";
 import { servedMark, statePill } from "./state.js";
 
 /**
@@ -48,8 +48,12 @@ export function roundList({ served, rounds }, rollback) {
           h(
             "span",
             { class: "round-wins" },
-            whisker(round.win_rate, { from: 0, to: 1, mark: 0.5 }),
-            h("span", { class: "round-detail" }, `wins ${number(round.win_rate.mean, "share")}`),
+            whisker(round.win_rate, { from: 0.3, to: 0.7, mark: 0.5 }),
+            h(
+              "span",
+              { class: "round-detail", title: intervalText(round.win_rate, "share") },
+              `wins ${number(round.win_rate.mean, "share")}`,
+            ),
           ),
       ),
     );
