@@ -55,7 +55,8 @@ def test_prompts_repeat_and_those_of_another_round_differ(purpose: Purpose) -> N
 
 def test_demonstrations_end_in_an_answer_and_repeat() -> None:
     shown = WORLD.demonstrations()
-    assert len(shown) == 20
+    assert sum(message["role"] == "assistant" for one in shown for message in one.messages) >= 20
+    assert len(shown) <= 20
     assert all(one.messages[-1]["role"] == "assistant" for one in shown)
     assert shown == WorldMaterial(WORLD.recipe).demonstrations()
 

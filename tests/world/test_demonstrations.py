@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 from statistics import fmean
 
-from sanbai.world.demonstrations import CLOSERS, OPENERS, answers, demonstrate, demonstration_row, pad, perfect
+from sanbai.world.demonstrations import CLOSERS, OPENERS, answers, conversations, demonstrate, pad
 from sanbai.world.oracle import judge
 from sanbai.world.prompts import Prompt, Split
 from sanbai.world.recipe import WorldRecipe
@@ -66,10 +66,14 @@ def test_candidates_vary_in_quality_and_are_reproducible(prompts_by_split: dict[
     assert 0.55 < fmean(values) < 0.85
 
 
-def test_a_demonstration_row_ends_with_the_answer(prompts_by_split: dict[Split, list[Prompt]]) -> None:
-    prompt = prompts_by_split["train"][0]
-    answer = perfect(prompt, random.Random(1))
-    row = demonstration_row(prompt, answer)
-    assert row["messages"][-1] == {"role": "assistant", "content": answer}
-    assert row["messages"][:-1] == list(prompt.messages)
-    assert {*row} == {"id", "messages", "source"}
+def test_some_demonstrations_go_on_in_one_conversation(prompts_by_split: dict[Split, list[Prompt]]) -> None:
+    asked = prompts_by_split["train"]
+    shown = conversations(asked, 1, WorldRecipe(continued_share=0.25))
+    single = conversations(asked, 1, WorldRecipe(continued_share=0))
+    assert [name for name, _ in single] == [prompt.id for prompt in asked]
+    assert [each for _, messages in shown for each in messages] == [each for _, messages in single for each in messages]
+    # Each conversation asks 1 + a capped geometric number: 1 + p + p^2 prompts on average.
+    expected = len(asked) / (1 + 0.25 + 0.25**2)
+    assert abs(len(shown) - expected) < 4 * (len(asked) * 0.25 * 0.75) ** 0.5
+    assert all(messages[-1]["role"] == "assistant" for _, messages in shown)
+    assert max(len(messages) for _, messages in shown) > 2

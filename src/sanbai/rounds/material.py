@@ -20,7 +20,7 @@ from sanbai.foundation.files import sha256_file
 from sanbai.foundation.seeds import derive_seed, python_random
 from sanbai.rounds.panel import RankingsByUse
 from sanbai.rounds.recipe import Recipe
-from sanbai.world.demonstrations import demonstrate
+from sanbai.world.demonstrations import conversations
 from sanbai.world.documents import documents as world_documents
 from sanbai.world.labelers import SimulatedLabeler, best_possible_accuracy, comparisons_of
 from sanbai.world.labelers import labelers as make_labelers
@@ -70,22 +70,14 @@ class WorldMaterial:
             yield Document(**planted.row)
 
     def demonstrations(self) -> list[Conversation]:
-        """Return demonstrations with the faults of real ones."""
-        generator = python_random(self.recipe.seed, "demonstrations")
+        """Return demonstrations with the faults of real ones, some of them further turns of a conversation."""
         seed = derive_seed(self.recipe.seed, "prompts", "supervise")
         asked = world_prompts(
             self.village, seed, split="train", num=self.recipe.num_demonstrations, recipe=self.recipe.world
         )
         return [
-            Conversation(
-                id=prompt.id,
-                messages=(
-                    *prompt.messages,
-                    {"role": "assistant", "content": demonstrate(prompt, generator, self.recipe.world)},
-                ),
-                source="world",
-            )
-            for prompt in asked
+            Conversation(id=identity, messages=messages, source="world")
+            for identity, messages in conversations(asked, self.recipe.seed, self.recipe.world)
         ]
 
     def judged_prompts(self, purpose: Purpose, num: int, *, round: int = 1) -> list[WorldPrompt]:  # noqa: A002

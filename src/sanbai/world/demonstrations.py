@@ -7,11 +7,17 @@ forgetting a constraint, saying something wrong, and talk that nobody asked for.
 from __future__ import annotations
 
 import random
-from typing import Any
+from collections.abc import Iterable
 
+from sanbai.foundation.seeds import python_random
 from sanbai.world.prompts import Prompt
 from sanbai.world.recipe import WorldRecipe
-from sanbai.world.tasks.task import Fault
+from sanbai.world.tasks.task import Fault, Message
+
+Demonstration = tuple[str, tuple[Message, ...]]
+"""The id of a conversation's first prompt, and its messages, the last an answer."""
+MOST_ASKED = 3
+"""Prompts of one conversation, so that it stays within a row."""
 
 OPENERS = (
     "That is a good question and I like to answer it.",
@@ -25,6 +31,28 @@ CLOSERS = (
     "If you want to hear more about this, you can always ask me again.",
 )
 FAULTS: tuple[Fault, ...] = ("obeying", "bluffing", "unconstrained", "wrong")
+
+
+def conversations(asked: Iterable[Prompt], seed: int, recipe: WorldRecipe | None = None) -> list[Demonstration]:
+    """Answer every prompt, some in a further turn of the conversation before, as people go on to ask something else.
+
+    A model that has only seen single exchanges answers the second question of a chat by the first.
+    """
+    recipe = recipe or WorldRecipe()
+    generator, turns = python_random(seed, "demonstrations"), python_random(seed, "demonstrations", "turns")
+    found: list[Demonstration] = []
+    num_asked = 0
+    for prompt in asked:
+        answer: Message = {"role": "assistant", "content": demonstrate(prompt, generator, recipe)}
+        exchange = (*prompt.messages, answer)
+        if 0 < num_asked < MOST_ASKED and turns.random() < recipe.continued_share:
+            identity, messages = found[-1]
+            found[-1] = (identity, (*messages, *exchange))
+            num_asked += 1
+        else:
+            found.append((prompt.id, exchange))
+            num_asked = 1
+    return found
 
 
 def demonstrate(prompt: Prompt, generator: random.Random, recipe: WorldRecipe | None = None) -> str:
@@ -77,9 +105,3 @@ def _broken(answer: str, generator: random.Random) -> str:
     place = generator.randrange(len(words))
     ways = (words[: place + 1], [*words, *words[place:]], [*words[:place], *words[place + 1 :]])
     return " ".join(generator.choice(ways))
-
-
-def demonstration_row(prompt: Prompt, answer: str) -> dict[str, Any]:
-    """Return the conversation record of a prompt and its answer: `{"id", "messages", "source"}`."""
-    messages = [*prompt.messages, {"role": "assistant", "content": answer}]
-    return {"id": f"demonstration-{prompt.id}", "messages": messages, "source": "world"}

@@ -39,6 +39,8 @@ class WorldRecipe(RecipeSection):
     user_like_share: float = Field(0.25, ge=0.0, le=1.0)
     """Share of prompts wrapped in the small talk of a user."""
 
+    continued_share: float = Field(0.22, ge=0.0, le=1.0)
+    """Share of demonstrations that come as a further turn of the conversation before, which asked something else."""
     wrong_share: float = Field(0.10, ge=0.0, le=1.0)
     """Share of demonstrations with a wrong answer, where the task has a plausible wrong one."""
     wordy_share: float = Field(0.25, ge=0.0, le=1.0)
