@@ -61,6 +61,8 @@ class Pipeline:
     job: Job
     recipe: Recipe
     material: Material
+    start: Artifact | None = None
+    """The model to start from, tokenizer included; where there is none, both are made."""
 
     def corpus(self) -> Artifact:
         """Collect, clean and split the documents."""
@@ -71,7 +73,9 @@ class Pipeline:
         return self._run("corpus", "corpus", "world", self._source_sections("data"), {}, NUM_CORPUS_STEPS, build)
 
     def tokenizer(self, corpus: Artifact) -> Artifact:
-        """Learn the vocabulary."""
+        """Learn the vocabulary; a model to start from brings its own."""
+        if self.start is not None:
+            return self.start
 
         def build(stage: Stage) -> Mapping[str, Any]:
             return build_tokenizer(stage, corpus, self.recipe.tokenizer)
@@ -90,7 +94,9 @@ class Pipeline:
         return self._run("shards", "shards", "data", {}, parents, num_documents, build)
 
     def base(self, tokenizer: Artifact, shards: Artifact) -> Artifact:
-        """Pretrain the base model."""
+        """Pretrain the base model, where there is none to start from."""
+        if self.start is not None:
+            return self.start
 
         def build(stage: Stage) -> Mapping[str, Any]:
             return pretrain(
@@ -342,7 +348,7 @@ class Pipeline:
 
     def _contestant(self, name: str, artifact: Artifact, tokenizer: Tokenizer) -> Contestant:
         model = load_language_model(artifact.path)
-        asked_by = transcript_contestant if artifact.manifest["stage"] == "pretrain" else chat_contestant
+        asked_by = chat_contestant if knows_turns(artifact) else transcript_contestant
         room = model.config.max_positions - self.recipe.evaluate.sampling.max_new_tokens
         return asked_by(name, model, tokenizer, max_prompt_tokens=room)
 
@@ -398,6 +404,11 @@ class Pipeline:
             modules=MODULES,
             inputs={**(self.material.fingerprint() if reads_material else {}), **(inputs or {})},
         )
+
+
+def knows_turns(artifact: Artifact) -> bool:
+    """Return whether a language model has seen conversations in its template: not if it has only read text."""
+    return artifact.manifest["stage"] != "pretrain" and load_tokenizer(artifact).knows_turns
 
 
 def read_demonstrations(artifact: Artifact) -> list[Conversation]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sanbai.feedback.registry import Deployment, find_model, served
+from sanbai.feedback.registry import RegisteredModel, find_model, served
 from sanbai.feedback.store import Store
 from sanbai.foundation.errors import SanbaiError
 from sanbai.foundation.workspace import Workspace
@@ -55,7 +55,7 @@ class ServedModel:
     @property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
-        return frozenset({self.tokenizer.reserved.end, self.tokenizer.reserved.end_of_text})
+        return self.tokenizer.reserved.ends()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,16 @@ class Order:
 class Engine:
     """Loads what the registry serves and works through orders; one a process."""
 
-    def __init__(self, workspace: Workspace, store: Store, settings: ServeRecipe) -> None:
+    def __init__(self, workspace: Workspace, store: Store, settings: ServeRecipe, *, model: str = "") -> None:
+        """Take the house's places.
+
+        Args:
+            workspace: where models lie.
+            store: whose registry says what serves.
+            settings: section `[serve]`.
+            model: a registered name to serve instead, whatever the registry says.
+        """
+        self._chosen = model
         self._workspace, self._store, self._settings = workspace, store, settings
         self._served: ServedModel | None = None
         self._trouble = ""
@@ -212,24 +221,15 @@ class Engine:
         """Load the model that the registry serves if it is not the one in memory. Trouble keeps the old one."""
         with self._loading:
             try:
-                deployment = served(self._store)
-                if deployment is not None and deployment.model != self.served_name:
-                    self._served = self._load(deployment)
+                name = self._chosen or _served_name(self._store)
+                if name and name != self.served_name:
+                    self._served = self._load(name)
                 self._trouble = ""
             except SanbaiError as error:
                 self._trouble = str(error)
 
-    def _load(self, deployment: Deployment) -> ServedModel:
-        registered = find_model(self._store, deployment.model)
-        artifact = self._workspace.load(registered.artifact)
-        artifact.verify()
-        return ServedModel(
-            name=registered.name,
-            round=registered.round,
-            artifact=artifact.name,
-            model=load_language_model(artifact.path),
-            tokenizer=Tokenizer.load(artifact.path),
-        )
+    def _load(self, name: str) -> ServedModel:
+        return load_served(self._workspace, find_model(self._store, name))
 
     def _watch(self) -> None:
         while not self._closing.wait(POLL_SECONDS):
@@ -272,6 +272,30 @@ class Engine:
             return Outcome("failed", "", count, time.monotonic() - began)
         state = "done" if reason else order.stop_state or "done"
         return Outcome(state, reason, count, time.monotonic() - began)
+
+
+def load_served(workspace: Workspace, registered: RegisteredModel) -> ServedModel:
+    """Return a registered model, ready to serve.
+
+    Raises:
+        UnknownNameError: its artifact is gone.
+        ArtifactError: a file of it is damaged, or it has no tokenizer.
+        ModelError: it writes no text.
+    """
+    artifact = workspace.load(registered.artifact)
+    artifact.verify()
+    return ServedModel(
+        name=registered.name,
+        round=registered.round,
+        artifact=artifact.name,
+        model=load_language_model(artifact.path),
+        tokenizer=Tokenizer.load(artifact.path),
+    )
+
+
+def _served_name(store: Store) -> str:
+    deployment = served(store)
+    return deployment.model if deployment is not None else ""
 
 
 def _pieces(order: Order) -> Generator[Piece]:
