@@ -6,6 +6,7 @@ Shapes: B rows, T positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TypedDict, Unpack, overload
 
@@ -128,7 +129,7 @@ def _ids(prompt: str | Sequence[Message] | Sequence[int] | Tensor) -> list[int] 
         if prompt.dim() != 1 and prompt.shape[:-1].numel() != 1:
             raise UsageError(f"a prompt of shape {list(prompt.shape)}; wanted one sequence of token ids")
         return [int(token) for token in prompt.flatten()]
-    numbers = [token for token in prompt if isinstance(token, int)]
+    numbers = [int(token) for token in prompt if isinstance(token, Integral)]
     return numbers if len(numbers) == len(prompt) and not isinstance(prompt, str) else None
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sanbai.foundation.errors import ArtifactError, DataError
 from sanbai.text.chat_template import encode_conversation, encode_prompt
-from sanbai.text.foreign_template import Template, cut
+from sanbai.text.foreign_template import Template
 from sanbai.text.tokenizer import Tokenizer
 from tests.folders import CHATML, tokenizer_of
 
@@ -156,13 +156,18 @@ def test_ids_beyond_the_vocabulary_stand_for_nothing(ours: dict[str, Tokenizer])
     assert tokenizer.decode([*tokenizer.encode("Anna"), tokenizer.vocab_size]) == "Anna"
 
 
-def test_a_role_that_the_template_lacks_is_named(ours: dict[str, Tokenizer]) -> None:
-    plain = "{%- for m in messages %}{%- if m['role'] == 'system' %}{{ raise_exception('no') }}{%- endif %}"
-    pieces = cut(Template(plain + CHATML.partition("%}")[2].partition("{%- endif %}")[2], {}))
-    assert pieces is not None
-    assert "system" not in pieces.before
+def test_a_role_that_the_template_lacks_is_named(theirs: dict[str, Any], tmp_path: Path) -> None:
+    refusal = "{%- if message['role'] == 'system' %}{{ raise_exception('no system') }}{%- endif %}"
+    text = CHATML.replace("{{- '<|im_start|>' + message", refusal + "{{- '<|im_start|>' + message")
+    theirs["qwen"].save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text(text)
+    tokenizer = Tokenizer.load(tmp_path)
+    assert tokenizer.knows_turns
+    for role in ("system", "developer"):
+        with pytest.raises(DataError, match="the model's chat template has no role 'system'; it has user, assistant"):
+            encode_prompt(tokenizer, [{"role": role, "content": "x"}])
     with pytest.raises(DataError, match="unknown role 'wizard'"):
-        encode_prompt(ours["qwen"], [{"role": "wizard", "content": "x"}])
+        encode_prompt(tokenizer, [{"role": "wizard", "content": "x"}])
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,12 @@ def serve_workspace(
     from sanbai.feedback.registry import find_model
     from sanbai.rounds.promotion import promote
     from sanbai.serving.app import create_app
-    from sanbai.serving.engine import load_served
+    from sanbai.serving.engine import check_servable
     from sanbai.serving.server import base_url_of, first_administrator, serve
 
     store = open_store(workspace)
     if model:
-        load_served(workspace, find_model(store, model))  # what does not fit is said now, not at the first question
+        check_servable(workspace, find_model(store, model))
     app = create_app(
         workspace,
         store,

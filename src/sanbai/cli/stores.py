@@ -58,7 +58,7 @@ def check_name(name: str) -> None:
     from sanbai.foundation.errors import UsageError
 
     if name and (name == "served" or not re.fullmatch(r"[\w][\w.-]{0,79}", name)):
-        raise UsageError(f"{name!r}: no name for a model; wanted letters, digits, dots and dashes, 80 at most")
+        raise UsageError(f"--name {name!r}: wanted letters, digits, dots and dashes, 80 at most, and not 'served'")
 
 
 def register(store: Store, name: str, kind: ModelKind, artifact: Artifact, *, parent: str = "") -> None:

@@ -98,6 +98,7 @@ def export_model(artifact: Artifact, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: exists and is not empty; name a new folder")
     artifact.verify()
+    folder = folder.absolute()
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     with explain_disk_errors(folder):
         try:

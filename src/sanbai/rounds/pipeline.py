@@ -29,7 +29,7 @@ from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.run import read_metrics
 from sanbai.foundation.stage import Build, Job, Stage, run_stage
 from sanbai.model.heads import LanguageModel
-from sanbai.model.hugging_face import load_language_model
+from sanbai.model.hugging_face import StoredModel, load_language_model
 from sanbai.rounds.material import Material, Purpose, WorldMaterial
 from sanbai.rounds.recipe import Recipe
 from sanbai.rounds.tasks import LabelRecipe, num_task_steps, sample_tasks
@@ -127,7 +127,13 @@ class Pipeline:
         return self._run("demonstrations", "demonstrations", "world", self._source_sections(), {}, 1, build, inputs)
 
     def supervised(self, base: Artifact, shards: Artifact, demonstrations: Artifact) -> Artifact:
-        """Fine-tune the base model on the demonstrations."""
+        """Fine-tune the base model on the demonstrations.
+
+        Raises:
+            UsageError: the recipe's rows are longer than the context of a model to start from.
+        """
+        if self.start is not None:
+            check_context(self.start, self.recipe.supervise.row_length)
         tokenizer = load_tokenizer(base)
         items = encode_demonstrations(
             tokenizer, read_demonstrations(demonstrations), row_length=self.recipe.supervise.row_length
@@ -403,6 +409,19 @@ class Pipeline:
             build=build,
             modules=MODULES,
             inputs={**(self.material.fingerprint() if reads_material else {}), **(inputs or {})},
+        )
+
+
+def check_context(start: Artifact, row_length: int) -> None:
+    """Refuse rows that a model to start from cannot read, before anything is computed.
+
+    Raises:
+        UsageError: they are too long.
+    """
+    config = StoredModel.open(start.path).model.config
+    if config.positions not in {"relative", "none"} and row_length > config.max_positions:
+        raise UsageError(
+            f"supervise.row_length {row_length} is above the {config.max_positions} positions of {start.name}; lower it"
         )
 
 

@@ -16,14 +16,15 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from sanbai.data.vocabulary import load_tokenizer
 from sanbai.feedback.registry import RegisteredModel, find_model, served
 from sanbai.feedback.store import Store
-from sanbai.foundation.errors import SanbaiError
+from sanbai.foundation.errors import ModelError, SanbaiError
 from sanbai.foundation.workspace import Workspace
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.streaming import Piece, stream
 from sanbai.model.heads import LanguageModel
-from sanbai.model.hugging_face import load_language_model
+from sanbai.model.hugging_face import StoredModel, load_language_model
 from sanbai.serving.problems import Problem, overloaded
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.text.tokenizer import Tokenizer
@@ -229,7 +230,16 @@ class Engine:
                 self._trouble = str(error)
 
     def _load(self, name: str) -> ServedModel:
-        return load_served(self._workspace, find_model(self._store, name))
+        registered = find_model(self._store, name)
+        artifact = self._workspace.load(registered.artifact)
+        artifact.verify()
+        return ServedModel(
+            name=registered.name,
+            round=registered.round,
+            artifact=artifact.name,
+            model=load_language_model(artifact.path),
+            tokenizer=load_tokenizer(artifact),
+        )
 
     def _watch(self) -> None:
         while not self._closing.wait(POLL_SECONDS):
@@ -274,23 +284,19 @@ class Engine:
         return Outcome(state, reason, count, time.monotonic() - began)
 
 
-def load_served(workspace: Workspace, registered: RegisteredModel) -> ServedModel:
-    """Return a registered model, ready to serve.
+def check_servable(workspace: Workspace, registered: RegisteredModel) -> None:
+    """Refuse a model that cannot serve, before a server starts.
 
     Raises:
         UnknownNameError: its artifact is gone.
-        ArtifactError: a file of it is damaged, or it has no tokenizer.
+        ArtifactError: it has no tokenizer, or a damaged one.
         ModelError: it writes no text.
     """
     artifact = workspace.load(registered.artifact)
-    artifact.verify()
-    return ServedModel(
-        name=registered.name,
-        round=registered.round,
-        artifact=artifact.name,
-        model=load_language_model(artifact.path),
-        tokenizer=Tokenizer.load(artifact.path),
-    )
+    stored = StoredModel.open(artifact.path)
+    if not isinstance(stored.model, LanguageModel):
+        raise ModelError(f"{registered.name}: {stored.kind}; wanted a language model")
+    load_tokenizer(artifact)
 
 
 def _served_name(store: Store) -> str:
