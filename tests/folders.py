@@ -139,8 +139,8 @@ def make_folder(folder: Path, kind: str, *, tokenizer: bool = True, **save: Any)
     theirs = tokenizer_of(kind)
     architecture, settings = SHAPES[kind]
     model_class = getattr(transformers, architecture)
-    # Qwen's embedding has rows to spare, so that its size divides well.
-    vocab_size = len(theirs) + 5 * (kind == "qwen")
+    # Qwen's embedding has rows to spare, so that its size divides well, and T5's too.
+    vocab_size = max(len(theirs) + 5 * (kind == "qwen"), 100)
     torch.manual_seed(0)
     model = model_class(model_class.config_class(vocab_size=vocab_size, **settings)).eval()
     with torch.no_grad():

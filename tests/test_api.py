@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.folders import make_folder
 
 import sanbai
 from sanbai.foundation.errors import ModelError, UnknownNameError, UsageError
-from tests.folders import make_folder
 
 transformers = pytest.importorskip("transformers")
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "python.md"
@@ -70,7 +70,9 @@ def test_the_likeliest_answer_is_that_of_transformers(tmp_path: Path) -> None:
     theirs = make_folder(tmp_path, "qwen")
     model = sanbai.load(tmp_path)
     prompt = TOKENS[:1]
-    expected = theirs.generate(prompt, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, prompt.shape[1] :].tolist()
+    expected = theirs.generate(prompt, max_new_tokens=12, do_sample=False, pad_token_id=0)[
+        0, prompt.shape[1] :
+    ].tolist()
     ends = sanbai.load_tokenizer(tmp_path).reserved.ends()
     found = sanbai.generate(model, prompt, max_new_tokens=12, temperature=0.0)
     assert found == [token for token in expected if token not in ends]

@@ -77,7 +77,9 @@ def test_a_model_from_elsewhere_is_fine_tuned_served_and_taken_away(kind: str, t
 
     # Both ways of asking give the same ids and the same likeliest answer.
     prompt = tokenizer.apply_chat_template(TALK, add_generation_prompt=True, return_dict=False)
-    expected = again.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=0)[0, len(prompt) :]
+    expected = again.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False, pad_token_id=0)[
+        0, len(prompt) :
+    ]
     ours = Tokenizer.load(tmp_path / "out")
     answered = record_of(
         sanbai(
@@ -128,7 +130,7 @@ def test_rows_longer_than_the_models_context_are_refused_before_training(tmp_pat
     (tmp_path / "own.toml").write_text(RECIPE.replace("row_length = 48", "row_length = 500"))
     make_folder(tmp_path / "in", "gpt2")
     sanbai("model", "import", tmp_path / "in", "--name", "gpt2", workspace=tmp_path / "workspace")
-    with pytest.raises(UsageError, match="supervise.row_length 500 is above the 128 positions"):
+    with pytest.raises(UsageError, match=r"supervise.row_length 500 is above the 128 positions"):
         sanbai(
             *("train", "supervise", tmp_path / "own.toml", "--data", tmp_path, "--start", "gpt2"),
             workspace=tmp_path / "workspace",
@@ -143,5 +145,5 @@ def test_a_name_is_taken_once(tmp_path: Path) -> None:
     record_of(sanbai("model", "import", tmp_path / "one", "--name", "mine", workspace=space))
     with pytest.raises(UsageError, match="mine: another model has this name"):
         sanbai("model", "import", tmp_path / "two", "--name", "mine", workspace=space)
-    with pytest.raises(UsageError, match="--name 'served'"):
+    with pytest.raises(UsageError, match=r"--name .served."):
         sanbai("model", "import", tmp_path / "two", "--name", "served", workspace=space)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.folders import CHATML, tokenizer_of
 
 from sanbai.foundation.errors import ArtifactError, DataError
 from sanbai.text.chat_template import encode_conversation, encode_prompt
 from sanbai.text.foreign_template import Template
 from sanbai.text.tokenizer import Tokenizer
-from tests.folders import CHATML, tokenizer_of
 
 KINDS = ["gpt2", "qwen", "llama3", "words", "t5", "bert"]
 TALK = [
@@ -55,7 +55,9 @@ def test_ordinary_text_gets_the_ids_of_transformers_and_comes_back(
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(text=st.lists(st.sampled_from([*MARKERS, " ", "Anna", "<", "s>"]) | st.text(max_size=8), max_size=6).map("".join))
+@given(
+    text=st.lists(st.sampled_from([*MARKERS, " ", "Anna", "<", "s>"]) | st.text(max_size=8), max_size=6).map("".join)
+)
 def test_no_text_gives_a_reserved_id(kind: str, text: str, ours: dict[str, Tokenizer]) -> None:
     tokenizer = ours[kind]
     for ids in (tokenizer.encode(text), tokenizer.encode_batch([text])[0]):
@@ -138,7 +140,9 @@ def test_a_long_prompt_is_cut_to_fit_and_keeps_the_template(ours: dict[str, Toke
         assert tuple(ids[: len(tokenizer.turns.opening)]) == tokenizer.turns.opening
 
 
-def test_a_saved_tokenizer_is_the_same_to_transformers(theirs: dict[str, Any], ours: dict[str, Tokenizer], tmp_path: Path) -> None:
+def test_a_saved_tokenizer_is_the_same_to_transformers(
+    theirs: dict[str, Any], ours: dict[str, Tokenizer], tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     ours["qwen"].save(tmp_path)
@@ -179,7 +183,9 @@ def test_a_role_that_the_template_lacks_is_named(theirs: dict[str, Any], tmp_pat
         "{% if %}",
     ],
 )
-def test_templates_that_move_or_change_contents_are_left_aside(text: str, theirs: dict[str, Any], tmp_path: Path) -> None:
+def test_templates_that_move_or_change_contents_are_left_aside(
+    text: str, theirs: dict[str, Any], tmp_path: Path
+) -> None:
     theirs["gpt2"].save_pretrained(tmp_path)
     (tmp_path / "chat_template.jinja").write_text(text)
     assert not Tokenizer.load(tmp_path).knows_turns
@@ -187,7 +193,7 @@ def test_templates_that_move_or_change_contents_are_left_aside(text: str, theirs
 
 def test_a_template_cannot_reach_out_of_its_sandbox() -> None:
     attack = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
-    with pytest.raises(ValueError, match="unsafe|undefined|no attribute"):
+    with pytest.raises(ValueError, match=r"unsafe|undefined|no attribute"):
         Template(attack, {}).render([{"role": "user", "content": "x"}], wait=False)
 
 

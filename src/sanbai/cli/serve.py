@@ -42,9 +42,7 @@ def take_port(settings: ServeRecipe, port: int | None) -> socket.socket:
     return open_socket(settings.host, settings.port if port is None else port, allow_remote=settings.allow_remote)
 
 
-def serve_workspace(
-    workspace: Workspace, settings: ServeRecipe, listener: socket.socket, *, model: str = ""
-) -> None:
+def serve_workspace(workspace: Workspace, settings: ServeRecipe, listener: socket.socket, *, model: str = "") -> None:
     """Serve a workspace until stopped, telling where and, at the first start, how to sign in.
 
     Raises:

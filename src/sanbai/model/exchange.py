@@ -30,8 +30,8 @@ _OTHER_FILES = ("added_tokens.json", "merges.txt", "spiece.model", "tokenizer.mo
 def import_model(job: Job, folder: Path) -> Artifact:
     """Copy a folder that transformers wrote into the workspace as a model.
 
-    Its metrics say what it is (`model`, `architecture`, `parameters`, `dtype`), and in `tokenizer` and `chat` whether it
-    can be given text and conversations; where not, why.
+    Its metrics say what it is (`model`, `architecture`, `parameters`, `dtype`), and in `tokenizer` and `chat` whether
+    it can be given text and conversations; where not, why.
 
     Raises:
         ModelError: unknown architecture or setting, a missing, surplus or misshapen tensor, a pickle.
@@ -74,7 +74,10 @@ def import_model(job: Job, folder: Path) -> Artifact:
 def _look_at_tokenizer(folder: Path, stored: StoredModel) -> dict[str, str]:
     """Return what can be said to the model: `tokenizer` and `chat`, each `own` or a reason or substitute."""
     if not (folder / "tokenizer.json").is_file():
-        return {"tokenizer": "none: there is no tokenizer.json; it can be exported, not trained or served", "chat": "none"}
+        return {
+            "tokenizer": "none: there is no tokenizer.json; it can be exported, not trained or served",
+            "chat": "none",
+        }
     try:
         tokenizer = Tokenizer.load(folder)
     except ArtifactError as error:

@@ -160,7 +160,9 @@ class StoredModel:
         settings = _read_settings(folder)
         config, layout, head = _understand(settings, folder / "config.json")
         whole = head.model is not Transformer
-        tensors = StoredTensors(folder, prefix=layout.prefix if whole else "", ignored=f"{layout.ignored}|{head.unused}")
+        tensors = StoredTensors(
+            folder, prefix=layout.prefix if whole else "", ignored=f"{layout.ignored}|{head.unused}"
+        )
         if config.tied_embeddings and not _is_tied(tensors, layout):
             config = ModelConfig.model_validate({**config.model_dump(), "tied_embeddings": False})
         with torch.device("meta"):

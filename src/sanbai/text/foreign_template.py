@@ -113,8 +113,8 @@ def _cut(template: Template) -> Pieces:
     with contextlib.suppress(ValueError):
         to_system, system_to_user, _ = _between(template, ("system", "user"), wait=False)
         after_system = _without_suffix(system_to_user, before_user)
-        begin = template.tokens.get("bos_token", "")
-        system_opening = begin if to_system.startswith(begin) else ""
+        beginnings = (opening, template.tokens.get("bos_token", ""), "")
+        system_opening = next(each for each in beginnings if to_system.startswith(each))
         before["system"], after["system"] = to_system.removeprefix(system_opening), after_system
     with contextlib.suppress(ValueError):
         *_, to_tool, tool_to_user, _ = _between(template, ("user", "assistant", "tool", "user"), wait=False)

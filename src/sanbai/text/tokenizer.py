@@ -109,7 +109,7 @@ class Tokenizer:
         self.knows_turns = pieces is not None
         if pieces is None:
             self._template = turns_template(begin, end)
-            pieces = cut(Template(self._template, {"bos_token": begin}))
+            pieces = cut(Template(self._template, tokens))
             assert pieces is not None
         self.turns = Turns(
             opening=self._encode_piece(pieces.opening),
@@ -206,7 +206,7 @@ class Tokenizer:
         return b"".join(pieces).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that an id stands for; of a reserved id, its marker's; of one beyond the vocabulary, none."""
+        """Return the bytes that an id stands for: of a reserved id its marker's, of one beyond the vocabulary none."""
         return self._spelling.bytes_of(token_id)
 
     def save(self, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """What stands around the messages of a conversation, as token ids: one value for our template and for any other.
 
-    opening ( before[role] content after[role] )*  [ answer ]
+opening ( before[role] content after[role] )*  [ answer ]
 """
 
 from __future__ import annotations
@@ -62,6 +62,6 @@ class Turns:
             opening=(ids["end_of_text"],),
             system_opening=(ids["end_of_text"],),
             before={role: (ids[role],) for role in roles},
-            after={role: (ids["end"],) for role in roles},
+            after=dict.fromkeys(roles, (ids["end"],)),
             answer=(ids["assistant"],),
         )
