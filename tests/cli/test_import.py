@@ -108,7 +108,9 @@ def test_the_chat_page_serves_an_imported_model_by_name(tmp_path: Path) -> None:
             events = read_events(client, generation["id"])
             assert events[-1]["kind"] == "done"
             listed = httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {site.key()}"}).json()
-            assert [model["id"] for model in listed["data"]] == ["qwen"]
+            assert [model["id"] for model in listed["data"]] == ["sanbai", "qwen"], (
+                "the house's name for it, and its own"
+            )
     store.close()
 
 
