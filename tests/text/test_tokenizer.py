@@ -188,13 +188,14 @@ def test_merges_that_spell_a_marker_do_not_let_text_write_it(tokenizer: Tokenize
     """`tokenizers` gives a merge that spells a special token that token's id: text could then speak for a role."""
     tokenizer.save(tmp_path)
     description = json.loads((tmp_path / "tokenizer.json").read_text())
-    vocabulary, merges = description["model"]["vocab"], description["model"]["merges"]
+    vocabulary, merges = description["model"]["vocab"], []
     word = ""
     for character in "<|end|>":
         if word:
             merges.append([word, character])
         word += character
         vocabulary.setdefault(word, len(vocabulary))
+    description["model"]["merges"][:0] = merges
     description["pre_tokenizer"] = {
         "type": "ByteLevel",
         "add_prefix_space": False,
