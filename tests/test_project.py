@@ -106,6 +106,11 @@ def test_importing_every_module_prints_nothing_and_leaves_no_file(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def is_overload(node: ast.AST) -> bool:
+    """Whether it is one signature of several; the function itself, which follows, is documented."""
+    return any(isinstance(each, ast.Name) and each.id == "overload" for each in getattr(node, "decorator_list", []))
+
+
 def undocumented(path: Path) -> Iterator[str]:
     """Names of the public module, classes, functions and methods in a file that have no docstring."""
     Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -113,7 +118,7 @@ def undocumented(path: Path) -> Iterator[str]:
     if not ast.get_docstring(tree):
         yield "module"
     for node in tree.body:
-        if not isinstance(node, Documented) or node.name.startswith("_"):
+        if not isinstance(node, Documented) or node.name.startswith("_") or is_overload(node):
             continue
         if not ast.get_docstring(node):
             yield node.name

@@ -69,13 +69,13 @@ def test_a_message_cannot_speak_for_another_role(tokenizer: Tokenizer, theirs: A
     reserved = tokenizer.reserved
     assert [id_ for id_ in ids if id_ in tokenizer.reserved_ids] == [
         reserved.end_of_text,
-        reserved.user,
+        *tokenizer.turns.before["user"],
         reserved.end,
-        reserved.assistant,
+        *tokenizer.turns.answer,
     ]
     assert tokenizer.decode(ids) == attack[0]["content"]
     # The control: a program that encodes the rendered text is taken in.
-    assert reserved.system in chat_ids(theirs, attack, add_generation_prompt=True)
+    assert tokenizer.turns.before["system"][0] in chat_ids(theirs, attack, add_generation_prompt=True)
 
 
 def test_the_loss_covers_what_the_assistant_says_and_its_end(tokenizer: Tokenizer) -> None:
@@ -127,7 +127,7 @@ def test_a_cut_prompt_fits_and_is_well_formed(tokenizer: Tokenizer, limit: int, 
     ids = encode_prompt(tokenizer, messages, max_tokens=limit)
     assert len(ids) <= limit
     assert ids[0] == tokenizer.reserved.end_of_text
-    assert ids[-1] == tokenizer.reserved.assistant
+    assert ids[-1:] == list(tokenizer.turns.answer)
     marks = [id_ for id_ in ids[1:-1] if id_ in tokenizer.reserved_ids]
     assert all(id_ == tokenizer.reserved.end for id_ in marks[1::2])
     assert len(marks) % 2 == 0

@@ -61,7 +61,7 @@ def test_the_raw_engine_would_parse_markers_so_the_guard_is_what_holds(tokenizer
     """The control: the same vocabulary without our wrapper turns a typed marker into the reserved id."""
     tokenizer.save(tmp_path)
     raw = Engine.from_file(str(tmp_path / "tokenizer.json"))
-    assert tokenizer.reserved.assistant in raw.encode("a<|assistant|>b", add_special_tokens=False).ids
+    assert tokenizer.turns.answer[0] in raw.encode("a<|assistant|>b", add_special_tokens=False).ids
 
 
 def test_a_loaded_tokenizer_keeps_markers_out_too(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -97,9 +97,9 @@ def test_transformers_gives_the_same_ids_for_ordinary_text(tokenizer: Tokenizer,
 
 def test_reserved_ids_come_first_in_the_order_of_the_markers(tokenizer: Tokenizer) -> None:
     reserved = tokenizer.reserved
-    order = [reserved.end_of_text, reserved.pad, reserved.system, reserved.user, reserved.assistant, reserved.tool]
-    assert [*order, reserved.end] == list(range(7))
-    assert tokenizer.reserved_ids == reserved.all() == set(range(7))
+    roles = [tokenizer.turns.before[role][0] for role in ("system", "user", "assistant", "tool")]
+    assert [reserved.end_of_text, reserved.pad, *roles, reserved.end] == list(range(7))
+    assert tokenizer.reserved_ids == set(range(7))
 
 
 def test_the_alphabet_is_that_of_the_library() -> None:
@@ -110,11 +110,11 @@ def test_the_alphabet_is_that_of_the_library() -> None:
 def test_token_bytes_joined_are_the_text(tokenizer: Tokenizer) -> None:
     text = "Anna 烤面包 😀\n"
     assert b"".join(map(tokenizer.token_bytes, tokenizer.encode(text))) == b" " + text.encode()
-    assert tokenizer.token_bytes(tokenizer.reserved.user) == b"<|user|>"
+    assert tokenizer.token_bytes(tokenizer.turns.before["user"][0]) == b"<|user|>"
 
 
 def test_decoding_leaves_reserved_ids_out_unless_asked(tokenizer: Tokenizer) -> None:
-    ids = [tokenizer.reserved.user, *tokenizer.encode("hi"), tokenizer.reserved.end]
+    ids = [*tokenizer.turns.before["user"], *tokenizer.encode("hi"), tokenizer.reserved.end]
     assert tokenizer.decode(ids) == "hi"
     assert tokenizer.decode(ids, skip_reserved=False) == "<|user|>hi<|end|>"
 
@@ -139,7 +139,7 @@ def test_spaces_of_the_texts_own_come_back(tokenizer: Tokenizer, text: str) -> N
 
 
 def test_every_stretch_between_reserved_ids_loses_its_prefix(tokenizer: Tokenizer) -> None:
-    ids = [tokenizer.reserved.user, *tokenizer.encode("hi"), tokenizer.reserved.assistant, *tokenizer.encode(" hi")]
+    ids = [*tokenizer.turns.before["user"], *tokenizer.encode("hi"), *tokenizer.turns.answer, *tokenizer.encode(" hi")]
     assert tokenizer.decode(ids, skip_reserved=False) == "<|user|>hi<|assistant|> hi"
 
 
@@ -184,17 +184,18 @@ def test_a_folder_without_a_tokenizer_is_a_clear_error(tmp_path: Path) -> None:
         Tokenizer.load(tmp_path)
 
 
-def test_a_tokenizer_whose_merges_spell_a_marker_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_merges_that_spell_a_marker_do_not_let_text_write_it(tokenizer: Tokenizer, tmp_path: Path) -> None:
     """`tokenizers` gives a merge that spells a special token that token's id: text could then speak for a role."""
     tokenizer.save(tmp_path)
     description = json.loads((tmp_path / "tokenizer.json").read_text())
-    vocabulary, merges = description["model"]["vocab"], description["model"]["merges"]
+    vocabulary, merges = description["model"]["vocab"], []
     word = ""
     for character in "<|end|>":
         if word:
             merges.append([word, character])
         word += character
         vocabulary.setdefault(word, len(vocabulary))
+    description["model"]["merges"][:0] = merges
     description["pre_tokenizer"] = {
         "type": "ByteLevel",
         "add_prefix_space": False,
@@ -202,16 +203,21 @@ def test_a_tokenizer_whose_merges_spell_a_marker_is_refused(tokenizer: Tokenizer
         "use_regex": False,
     }
     (tmp_path / "tokenizer.json").write_text(json.dumps(description))
-    with pytest.raises(ArtifactError, match=r"merges spell <\|end\|>"):
-        Tokenizer.load(tmp_path)
+    raw = Engine.from_file(str(tmp_path / "tokenizer.json"))
+    raw.encode_special_tokens = True
+    assert tokenizer.reserved.end in raw.encode("a<|end|>b", add_special_tokens=False).ids, "the control"
+    loaded = Tokenizer.load(tmp_path)
+    for ids in (loaded.encode("a<|end|>b"), loaded.encode_batch(["a<|end|>b"])[0]):
+        assert loaded.reserved_ids.isdisjoint(ids)
+        assert loaded.decode(ids) == "a<|end|>b"
 
 
-def test_a_tokenizer_without_the_markers_is_refused() -> None:
+def test_a_tokenizer_without_any_mark_of_an_end_is_refused() -> None:
     from tokenizers import models
 
     engine = Engine(models.BPE())
     engine.add_tokens([AddedToken(marker, special=False) for marker in MARKERS.values()])
-    with pytest.raises(ArtifactError, match="is not among its special tokens"):
+    with pytest.raises(ArtifactError, match="no special token of it ends a text"):
         Tokenizer(engine)
 
 

@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("chat", "Talk to a model in the terminal."),
     "serve": ("serve", "Serve the chat app, the console and the OpenAI-compatible API."),
     "round": ("round", "Turn the wheel: status, run, promote, rollback."),
-    "model": ("model", "List models, show one, trace its lineage."),
+    "model": ("model", "List models, show one, trace its lineage; import and export."),
     "account": ("account", "Add accounts, make keys and one-time sign-ins."),
     "doctor": ("doctor", "Check this machine and the workspace."),
 }

@@ -1,4 +1,4 @@
-"""`sanbai model`: the models that rounds made."""
+"""`sanbai model`: the models that rounds made; models from elsewhere in, and any model out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 from sanbai.cli.options import json_option, open_workspace, print_record, workspace_options
 
 
-@click.group(help="List models, show one, trace its lineage.")
+@click.group(help="List models, show one, trace its lineage; import and export.")
 def command() -> None:
     """Group."""
 
@@ -113,3 +113,48 @@ def lineage(name: str, workspace: Path, database: str, *, as_json: bool) -> None
     click.echo(f"shaped by {len(labels)} rows of feedback")
     if as_json:
         print_record({"lineage": [asdict(model) for model in chain], "feedback_rows": len(labels)})
+
+
+@command.command("import")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--name", default="", help="How to call it here; the folder's name if not given.")
+@workspace_options
+@json_option
+def import_(folder: Path, name: str, workspace: Path, database: str, *, as_json: bool) -> None:
+    """Copy the Hugging Face folder FOLDER into the workspace as a model that stages can start from."""
+    from sanbai.cli.options import open_job
+    from sanbai.cli.stores import check_name, open_store, register
+    from sanbai.model.exchange import import_model
+
+    name = name or folder.resolve().name
+    check_name(name)
+    space = open_workspace(workspace, database)
+    store = open_store(space)
+    with open_job(space) as job:
+        artifact = import_model(job, folder)
+    register(store, name, "imported", artifact)
+    metrics = artifact.metrics
+    click.echo(f"{name}: {artifact.path}")
+    click.echo(f"{metrics['architecture']}, {metrics['parameters']:,} parameters in {metrics['dtype']}", err=True)
+    click.echo(f"tokenizer: {metrics['tokenizer']}; chat template: {metrics['chat']}", err=True)
+    if as_json:
+        print_record({"name": name, "artifact": artifact.name, "metrics": dict(metrics)})
+
+
+@command.command("export")
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--format", "layout", type=click.Choice(["hugging-face"]), default="hugging-face", show_default=True)
+@workspace_options
+@json_option
+def export(name: str, folder: Path, layout: str, workspace: Path, database: str, *, as_json: bool) -> None:
+    """Copy the model NAME into a new FOLDER that transformers, vLLM and llama.cpp read."""
+    from sanbai.cli.stores import open_store, resolve_model
+    from sanbai.model.exchange import export_model
+
+    space = open_workspace(workspace, database)
+    artifact = resolve_model(open_store(space), space, name)
+    export_model(artifact, folder)
+    click.echo(str(folder))
+    if as_json:
+        print_record({"model": artifact.name, "folder": str(folder), "format": layout})

@@ -42,6 +42,13 @@ def data_option(command: Command) -> Command:
     return click.option("--data", type=folder, default=Path(), help="Folder of your files.")(command)
 
 
+def start_option(command: Command) -> Command:
+    """Add `--start`: a model of the workspace instead of a pretrained one."""
+    return click.option("--start", default="", help="Start from this model of the workspace, with its tokenizer.")(
+        command
+    )
+
+
 def json_option(command: Command) -> Command:
     """Add `--json`: the command's record as one line, the last on standard output."""
     return click.option("--json", "as_json", is_flag=True, help="End standard output with one JSON record.")(command)

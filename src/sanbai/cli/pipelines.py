@@ -44,17 +44,21 @@ SHOWN = ("evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_t
 LATER = frozenset({"compute", "label", "reward", "ppo", "evaluate", "gate"})
 
 
-def run_recipe(job: Job, recipe: Recipe, serve: ServeRecipe, data: Path) -> dict[str, Any]:
-    """Run every stage of a recipe and return its record."""
-    if isinstance(open_material(recipe, data), FilesMaterial):
+def run_recipe(job: Job, recipe: Recipe, serve: ServeRecipe, data: Path, *, start: str = "") -> dict[str, Any]:
+    """Run every stage of a recipe, or those after pretraining from the model named as its start; return its record."""
+    material = open_material(recipe, data)
+    begin = resolve_model(open_store(job.workspace), job.workspace, start) if start else None
+    if isinstance(material, FilesMaterial):
         from sanbai.rounds.practice import run_files
 
         apply_compute(recipe.compute)
-        return run_files(job, recipe, data)
-    return run_round(job, recipe, serve, num_asked=recipe.label.num_labelers, number=1)
+        return run_files(job, recipe, data, start=begin)
+    return run_round(job, recipe, serve, num_asked=recipe.label.num_labelers, number=1, start=begin)
 
 
-def run_round(job: Job, recipe: Recipe, serve: ServeRecipe, *, num_asked: int, number: int) -> dict[str, Any]:
+def run_round(
+    job: Job, recipe: Recipe, serve: ServeRecipe, *, num_asked: int, number: int, start: Artifact | None = None
+) -> dict[str, Any]:
     """Run or continue one round on the tiny world and return its record.
 
     Args:
@@ -63,6 +67,7 @@ def run_round(job: Job, recipe: Recipe, serve: ServeRecipe, *, num_asked: int, n
         serve: settings of the loopback server that the simulated labelers answer through.
         num_asked: how many simulated labelers are asked; with 0 only what people say is new.
         number: of the round.
+        start: the model that the first round starts from; where there is none, one is pretrained.
 
     Raises:
         UsageError: the workspace's models were made by another recipe, or the number of labelers does not fit.
@@ -81,8 +86,13 @@ def run_round(job: Job, recipe: Recipe, serve: ServeRecipe, *, num_asked: int, n
         asked = Asked(chosen, accounts, FrontDoor(job, store, serve, material))
     if number == 1:
         write_json_atomic(job.workspace.root / WORKSPACE_RECIPE, recipe.model_dump(mode="json"))
-    pipeline = Pipeline(job, recipe, material)
+    pipeline = Pipeline(job, recipe, material, start)
     ancestry = find_ancestry(job.workspace, store) or make_ancestry(pipeline)
+    if start is not None and ancestry.base.name != start.name:
+        raise UsageError(
+            f"{job.workspace.root}: its first round started from {ancestry.base.name}, not {start.name}; "
+            "leave --start out, or choose another --workspace"
+        )
     register_ancestry(store, ancestry)
     outcome = turn(pipeline, store, ancestry, round=number, panel=panel, asked=asked)
     page = report_with_verdict(outcome.report, outcome.verdict.to_json())

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from sanbai.cli.options import data_option, json_option, open_job, open_workspace, print_record, workspace_options
+from sanbai.cli.options import (
+    data_option,
+    json_option,
+    open_job,
+    open_workspace,
+    print_record,
+    start_option,
+    workspace_options,
+)
 
 
 @click.group(help="Start a recipe's whole pipeline; list and show runs.")
@@ -19,16 +27,19 @@ def command() -> None:
 @click.argument("recipe")
 @data_option
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
+@start_option
 @workspace_options
 @json_option
-def start(recipe: str, data: Path, seed: int | None, workspace: Path, database: str, *, as_json: bool) -> None:
+def start(
+    recipe: str, data: Path, seed: int | None, start: str, workspace: Path, database: str, *, as_json: bool
+) -> None:
     """Run every stage of RECIPE, from documents to the report; give it again to continue a stopped run."""
     from sanbai.cli.pipelines import run_recipe
     from sanbai.cli.recipes import find_recipe, read_recipe
 
     resolved, serve = read_recipe(find_recipe(recipe), seed=seed)
     with open_job(open_workspace(workspace, database)) as job:
-        record = run_recipe(job, resolved, serve, data)
+        record = run_recipe(job, resolved, serve, data, start=start)
     _show(record)
     if as_json:
         print_record(record)
@@ -42,7 +53,7 @@ def _show(record: dict[str, Any]) -> None:
     from sanbai.evaluation.table import terminal_table
 
     seconds = record["seconds"]
-    times = {**seconds, "base": seconds["pretrain"], "supervised": seconds["supervise"]}
+    times = {**seconds, "base": seconds.get("pretrain", 0.0), "supervised": seconds["supervise"]}
     draw = files_terminal_table if "reading" in record else terminal_table
     console = Console(stderr=True)
     console.print(draw(record, seconds=times))

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 @click.command(help="Serve the chat app, the console and the OpenAI-compatible API.")
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of the recipe's; 8300 if none says.")
 @click.option("--recipe", default="", help="Take the section [serve] of this recipe.")
+@click.option("--model", default="", help="Serve this registered model instead of the one that passed the gate.")
 @workspace_options
-def command(port: int | None, recipe: str, workspace: Path, database: str) -> None:
+def command(port: int | None, recipe: str, model: str, workspace: Path, database: str) -> None:
     """Serve until stopped."""
     from sanbai.cli.recipes import find_recipe, read_recipe
     from sanbai.serving.recipe import ServeRecipe
 
     settings = read_recipe(find_recipe(recipe))[1] if recipe else ServeRecipe()
     listener = take_port(settings, port)
-    serve_workspace(open_workspace(workspace, database), settings, listener)
+    serve_workspace(open_workspace(workspace, database), settings, listener, model=model)
 
 
 def take_port(settings: ServeRecipe, port: int | None) -> socket.socket:
@@ -41,21 +42,32 @@ def take_port(settings: ServeRecipe, port: int | None) -> socket.socket:
     return open_socket(settings.host, settings.port if port is None else port, allow_remote=settings.allow_remote)
 
 
-def serve_workspace(workspace: Workspace, settings: ServeRecipe, listener: socket.socket) -> None:
-    """Serve a workspace until stopped, telling where and, at the first start, how to sign in."""
+def serve_workspace(workspace: Workspace, settings: ServeRecipe, listener: socket.socket, *, model: str = "") -> None:
+    """Serve a workspace until stopped, telling where and, at the first start, how to sign in.
+
+    Raises:
+        UnknownNameError: no model has the name that is given.
+        ModelError: it writes no text.
+        ArtifactError: it has no tokenizer.
+    """
     from sanbai.cli.greeting import greet
     from sanbai.cli.stores import open_store
+    from sanbai.feedback.registry import find_model
     from sanbai.rounds.promotion import promote
     from sanbai.serving.app import create_app
+    from sanbai.serving.engine import check_servable
     from sanbai.serving.server import base_url_of, first_administrator, serve
 
     store = open_store(workspace)
+    if model:
+        check_servable(workspace, find_model(store, model))
     app = create_app(
         workspace,
         store,
         settings=settings,
         welcome=greet(workspace),
         promote=lambda number, reason, actor: promote(store, number, actor=actor, override_reason=reason),
+        model=model,
     )
     address = base_url_of(listener)
     click.echo(f"Sanbai serves on {address}", err=True)

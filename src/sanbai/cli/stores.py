@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sanbai.feedback.registry import ModelKind
     from sanbai.feedback.store import Store
     from sanbai.foundation.artifacts import Artifact
     from sanbai.foundation.workspace import Workspace
@@ -44,3 +45,32 @@ def resolve_model(store: Store, workspace: Workspace, name: str) -> Artifact:
         raise UnknownNameError(f"{name}: no such model; known: {known}") from None
     artifact.verify()
     return artifact
+
+
+def check_name(name: str) -> None:
+    """Refuse, before any work, what cannot be a model's name; no name at all is allowed.
+
+    Raises:
+        UsageError: longer than 80 characters, `served`, or with other than letters, digits, dots, dashes, underlines.
+    """
+    import re
+
+    from sanbai.foundation.errors import UsageError
+
+    if name and (name == "served" or not re.fullmatch(r"[\w][\w.-]{0,79}", name)):
+        raise UsageError(f"--name {name!r}: wanted letters, digits, dots and dashes, 80 at most, and not 'served'")
+
+
+def register(store: Store, name: str, kind: ModelKind, artifact: Artifact, *, parent: str = "") -> None:
+    """Name a model that a command made outside the rounds.
+
+    Raises:
+        UsageError: another model has the name.
+    """
+    from sanbai.feedback.registry import RegisteredModel, add_model, list_models, served
+
+    deployment = served(store)
+    if parent == "served" and deployment is not None:
+        parent = deployment.model
+    known = {model.name for model in list_models(store)}
+    add_model(store, RegisteredModel(name, kind, artifact.name, parent if parent in known else ""))

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import click
 
-from sanbai.cli.options import data_option, json_option, open_job, open_workspace, print_record, workspace_options
+from sanbai.cli.options import (
+    data_option,
+    json_option,
+    open_job,
+    open_workspace,
+    print_record,
+    start_option,
+    workspace_options,
+)
 
 
 @click.command(help="Run one training stage of a recipe and what it needs.")
@@ -14,27 +22,47 @@ from sanbai.cli.options import data_option, json_option, open_job, open_workspac
 @click.argument("recipe")
 @data_option
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
+@start_option
+@click.option("--name", default="", help="Register the model under this name.")
 @workspace_options
 @json_option
 def command(
-    stage: str, recipe: str, data: Path, seed: int | None, workspace: Path, database: str, *, as_json: bool
+    stage: str,
+    recipe: str,
+    data: Path,
+    seed: int | None,
+    start: str,
+    name: str,
+    workspace: Path,
+    database: str,
+    *,
+    as_json: bool,
 ) -> None:
     """Run RECIPE up to STAGE. Reward models and policies come from rankings: see `sanbai round run`."""
     from sanbai.cli.recipes import find_recipe, read_recipe
+    from sanbai.cli.stores import check_name, open_store, register, resolve_model
     from sanbai.foundation.device import apply_compute
     from sanbai.rounds.material import open_material
     from sanbai.rounds.pipeline import Pipeline
 
+    if start and stage == "pretrain":
+        raise click.UsageError("--start is for supervise: pretraining begins from random weights")
     resolved, _ = read_recipe(find_recipe(recipe), seed=seed)
+    space = open_workspace(workspace, database)
+    store = open_store(space)
+    check_name(name)
+    begin = resolve_model(store, space, start) if start else None
     apply_compute(resolved.compute)
-    with open_job(open_workspace(workspace, database)) as job:
-        pipeline = Pipeline(job, resolved, open_material(resolved, data))
+    with open_job(space) as job:
+        pipeline = Pipeline(job, resolved, open_material(resolved, data), begin)
         corpus = pipeline.corpus()
         tokenizer = pipeline.tokenizer(corpus)
         shards = pipeline.shards(corpus, tokenizer)
         model = pipeline.base(tokenizer, shards)
         if stage == "supervise":
             model = pipeline.supervised(model, shards, pipeline.demonstrations())
+    if name:
+        register(store, name, "base" if stage == "pretrain" else "supervised", model, parent=start)
     click.echo(f"{model.path} {dict(model.metrics)}")
     if as_json:
         print_record({"artifact": model.name, "metrics": dict(model.metrics)})

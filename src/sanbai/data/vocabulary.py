@@ -9,6 +9,7 @@ from typing import Any
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.files import read_jsonl
 from sanbai.foundation.stage import Stage
+from sanbai.text.companions import FILES
 from sanbai.text.recipe import TokenizerRecipe
 from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -43,7 +44,10 @@ def load_tokenizer(artifact: Artifact) -> Tokenizer:
     Raises:
         ArtifactError: altered, truncated, or without a tokenizer.
     """
-    return Tokenizer.load(artifact.file("tokenizer.json").parent)
+    beside = [name for name in FILES if name in artifact.manifest["files"]]
+    for name in ("tokenizer.json", *beside):
+        artifact.file(name)
+    return Tokenizer.load(artifact.path)
 
 
 def sample_texts(path: Path, num_bytes: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from sanbai.feedback.identifiers import new_id, now_ms
 from sanbai.feedback.store import Store
 from sanbai.foundation.errors import UnknownNameError, UsageError
 
-ModelKind = Literal["base", "supervised", "reward", "policy"]
+ModelKind = Literal["base", "supervised", "reward", "policy", "imported"]
 RoundState = Literal["open", "snapshot", "training", "evaluating", "gated", "serving", "refused", "rolled_back"]
 DeploymentKind = Literal["promote", "override", "rollback"]
 

@@ -280,7 +280,7 @@ model = Table(
     "model",
     metadata,
     Column("name", String(80), primary_key=True),
-    Column("kind", String(16), nullable=False),  # base, supervised, reward, policy
+    Column("kind", String(16), nullable=False),  # base, supervised, reward, policy, imported
     Column("artifact", String(80), nullable=False),
     _reference("parent", "model.name", nullable=True),
     Column("round", Integer, nullable=False),

@@ -10,6 +10,8 @@ their capacity, are kept there as `sanbai_experts`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,7 +26,7 @@ from sanbai.model.config import ModelConfig
 from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.layouts import bert, gpt, llama, t5
-from sanbai.model.layouts.layout import Head, Layout, Settings, effective_fields, stored_parameters
+from sanbai.model.layouts.layout import Head, Layout, Settings, Stored, effective_fields, stored_parameters
 from sanbai.model.reading_heads import Classifier, MaskedModel, MaskedPairModel, NextSentenceModel, SpanModel
 from sanbai.model.stored_tensors import WEIGHTS, StoredTensors
 from sanbai.model.transformer import Transformer
@@ -92,15 +94,97 @@ def save_model(model: Model, folder: Path, tokenizer: Tokenizer | None = None) -
     write_json_atomic(folder / "config.json", settings)
 
 
-def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Model:
+def load_model(folder: Path, *, dtype: torch.dtype | None = torch.float32) -> Model:
     """Read a model from a folder, in evaluation mode, on the CPU.
 
     Args:
         folder: in one of the layouts, in one file or sharded.
-        dtype: of the parameters, whatever the files hold.
+        dtype: of the parameters, whatever the files hold; None takes that of the files.
 
     Raises:
         ModelError: unknown architecture or setting, a missing, surplus or misshapen tensor, a pickle.
+    """
+    stored = StoredModel.open(folder)
+    model, table = stored.model, stored.table
+    dtype = dtype or stored.dtype
+    state = {}
+    # The largest come first: one of them in memory twice, beside few others, is the most that is ever needed.
+    for name in sorted(table, key=lambda name: -model.get_parameter(name).numel()):
+        state[name] = torch.empty(model.get_parameter(name).shape, dtype=dtype)
+        table[name].put_together(stored.tensors.read, into=state[name])
+    if isinstance(model, ScalarModel):
+        state["head.bias"] = torch.tensor([float(stored.settings.get(BIAS_KEY, 0.0))], dtype=dtype)
+    model.load_state_dict(state, assign=True, strict=False)
+    if isinstance(model, EncoderDecoder):
+        model.tie()
+    assert not any(parameter.is_meta for parameter in model.parameters())
+    model.eval()
+    return model
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A folder whose headers have been read and fit; no weight has.
+
+    Attributes:
+        settings: the content of `config.json`.
+        architecture: what transformers calls it.
+        model: its shape, on the meta device.
+        table: how each of the model's parameters is stored.
+        tensors: the files.
+    """
+
+    settings: Settings
+    architecture: str
+    model: Model
+    table: Mapping[str, Stored]
+    tensors: StoredTensors
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the largest parameter: norms may be stored more exactly than the rest."""
+        largest = max(self.table, key=lambda name: self.model.get_parameter(name).numel())
+        return self.tensors.dtype(self.table[largest].names[0])
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words."""
+        return _NAMES[type(self.model)]
+
+    @classmethod
+    def open(cls, folder: Path) -> StoredModel:
+        """Look at a folder.
+
+        Raises:
+            ModelError: as `load_model`.
+        """
+        settings = _read_settings(folder)
+        config, layout, head = _understand(settings, folder / "config.json")
+        whole = head.model is not Transformer
+        tensors = StoredTensors(
+            folder, prefix=layout.prefix if whole else "", ignored=f"{layout.ignored}|{head.unused}"
+        )
+        if config.tied_embeddings and not _is_tied(tensors, layout):
+            config = ModelConfig.model_validate({**config.model_dump(), "tied_embeddings": False})
+        with torch.device("meta"):
+            model: Any = head.model(config, _num_classes(settings)) if head.model is Classifier else head.model(config)
+        table = dict(stored_parameters(model, layout, head))
+        wanted = {name for stored in table.values() for name in stored.names}
+        _check_names(wanted, tensors.names - (layout.copies.keys() - wanted), folder)
+        for name, stored in table.items():
+            for theirs, shape in stored.shapes(model.get_parameter(name)):
+                tensors.dtype(theirs)
+                if tensors.shape(theirs) != shape:
+                    found, fits = list(tensors.shape(theirs)), list(shape)
+                    raise ModelError(f"{folder}: tensor {theirs} is {found}, config.json wants {fits}")
+        return cls(settings, head.architecture, model, table, tensors)
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    """Return the content of `config.json`.
+
+    Raises:
+        ModelError: absent, damaged, or of weights that are not plain numbers.
     """
     if not (folder / "config.json").is_file():
         inside = "holds an adapter alone; load the model that it was trained on, then `load_adapter`"
@@ -111,32 +195,12 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Model:
         settings = read_json(folder / "config.json")
     except DataError as error:
         raise ModelError(str(error)) from None
-    config, layout, head = _understand(settings, folder / "config.json")
-    whole = head.model is not Transformer
-    tensors = StoredTensors(folder, prefix=layout.prefix if whole else "", ignored=f"{layout.ignored}|{head.unused}")
-    if config.tied_embeddings and not _is_tied(tensors, layout):
-        config = ModelConfig.model_validate({**config.model_dump(), "tied_embeddings": False})
-    with torch.device("meta"):
-        model: Any = head.model(config, _num_classes(settings)) if head.model is Classifier else head.model(config)
-    table = dict(stored_parameters(model, layout, head))
-    wanted = {name for stored in table.values() for name in stored.names}
-    _check_names(wanted, tensors.names - (layout.copies.keys() - wanted), folder)
-    state = {}
-    # The largest come first: one of them in memory twice, beside few others, is the most that is ever needed.
-    for name in sorted(table, key=lambda name: -model.get_parameter(name).numel()):
-        state[name] = torch.empty(model.get_parameter(name).shape, dtype=dtype)
-        try:
-            table[name].put_together(tensors.read, into=state[name])
-        except ModelError as error:
-            raise ModelError(f"{folder}: {error}") from None
-    if isinstance(model, ScalarModel):
-        state["head.bias"] = torch.tensor([float(settings.get(BIAS_KEY, 0.0))], dtype=dtype)
-    model.load_state_dict(state, assign=True, strict=False)
-    if isinstance(model, EncoderDecoder):
-        model.tie()
-    assert not any(parameter.is_meta for parameter in model.parameters())
-    result: Model = model.eval()
-    return result
+    if not isinstance(settings, dict):
+        raise ModelError(f"{folder / 'config.json'}: found {type(settings).__name__}, wanted a JSON object")
+    if quantised := settings.get("quantization_config"):
+        method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else "unknown"
+        raise ModelError(f"{folder}: its weights are quantised ({method}); take the unquantised model")
+    return settings
 
 
 def load_language_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -197,7 +261,7 @@ def layout_for(model: Model) -> tuple[Layout, Head]:
 def _describe(model: Model, layout: Layout, head: Head, tokenizer: Tokenizer | None) -> dict[str, Any]:
     """Return the content of `config.json`."""
     config = model.config
-    if tokenizer is not None and tokenizer.vocab_size != config.vocab_size:
+    if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
         raise ModelError(
             f"a model of {config.vocab_size} ids cannot be saved with a tokenizer of {tokenizer.vocab_size}; "
             "save it with the one it was trained with"
@@ -211,7 +275,7 @@ def _describe(model: Model, layout: Layout, head: Head, tokenizer: Tokenizer | N
         "vocab_size": config.vocab_size,
         "tie_word_embeddings": config.tied_embeddings,
         "bos_token_id": None if reserved is None else reserved.end_of_text,
-        "eos_token_id": None if reserved is None else [reserved.end, reserved.end_of_text],
+        "eos_token_id": None if reserved is None else [reserved.end, *sorted(reserved.ends() - {reserved.end})],
         # A stock score head finds each row's last token by looking for padding, so it needs an id for it.
         "pad_token_id": 0 if reserved is None else reserved.pad,
         **layout.write(config),
@@ -225,13 +289,13 @@ def _describe(model: Model, layout: Layout, head: Head, tokenizer: Tokenizer | N
     return settings
 
 
-def _understand(settings: Any, path: Path) -> tuple[ModelConfig, Layout, Head]:
+def _understand(settings: Settings, path: Path) -> tuple[ModelConfig, Layout, Head]:
     """Return what `config.json` asks for: the shape, the layout of names, the head.
 
     Raises:
         ModelError: it asks for something that we do not have.
     """
-    architectures = settings.get("architectures") if isinstance(settings, dict) else None
+    architectures = settings.get("architectures")
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     known = [(layout, head) for layout in LAYOUTS for head in layout.heads]
     candidates = [(layout, head) for layout, head in known if head.architecture == name]

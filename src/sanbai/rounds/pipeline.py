@@ -29,7 +29,7 @@ from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.run import read_metrics
 from sanbai.foundation.stage import Build, Job, Stage, run_stage
 from sanbai.model.heads import LanguageModel
-from sanbai.model.hugging_face import load_language_model
+from sanbai.model.hugging_face import StoredModel, load_language_model
 from sanbai.rounds.material import Material, Purpose, WorldMaterial
 from sanbai.rounds.recipe import Recipe
 from sanbai.rounds.tasks import LabelRecipe, num_task_steps, sample_tasks
@@ -61,6 +61,8 @@ class Pipeline:
     job: Job
     recipe: Recipe
     material: Material
+    start: Artifact | None = None
+    """The model to start from, tokenizer included; where there is none, both are made."""
 
     def corpus(self) -> Artifact:
         """Collect, clean and split the documents."""
@@ -71,7 +73,9 @@ class Pipeline:
         return self._run("corpus", "corpus", "world", self._source_sections("data"), {}, NUM_CORPUS_STEPS, build)
 
     def tokenizer(self, corpus: Artifact) -> Artifact:
-        """Learn the vocabulary."""
+        """Learn the vocabulary; a model to start from brings its own."""
+        if self.start is not None:
+            return self.start
 
         def build(stage: Stage) -> Mapping[str, Any]:
             return build_tokenizer(stage, corpus, self.recipe.tokenizer)
@@ -90,7 +94,9 @@ class Pipeline:
         return self._run("shards", "shards", "data", {}, parents, num_documents, build)
 
     def base(self, tokenizer: Artifact, shards: Artifact) -> Artifact:
-        """Pretrain the base model."""
+        """Pretrain the base model, where there is none to start from."""
+        if self.start is not None:
+            return self.start
 
         def build(stage: Stage) -> Mapping[str, Any]:
             return pretrain(
@@ -121,7 +127,13 @@ class Pipeline:
         return self._run("demonstrations", "demonstrations", "world", self._source_sections(), {}, 1, build, inputs)
 
     def supervised(self, base: Artifact, shards: Artifact, demonstrations: Artifact) -> Artifact:
-        """Fine-tune the base model on the demonstrations."""
+        """Fine-tune the base model on the demonstrations.
+
+        Raises:
+            UsageError: the recipe's rows are longer than the context of a model to start from.
+        """
+        if self.start is not None:
+            check_context(self.start, self.recipe.supervise.row_length)
         tokenizer = load_tokenizer(base)
         items = encode_demonstrations(
             tokenizer, read_demonstrations(demonstrations), row_length=self.recipe.supervise.row_length
@@ -343,7 +355,7 @@ class Pipeline:
 
     def _contestant(self, name: str, artifact: Artifact, tokenizer: Tokenizer) -> Contestant:
         model = load_language_model(artifact.path)
-        asked_by = transcript_contestant if artifact.manifest["stage"] == "pretrain" else chat_contestant
+        asked_by = chat_contestant if knows_turns(artifact) else transcript_contestant
         room = model.config.max_positions - self.recipe.evaluate.sampling.max_new_tokens
         return asked_by(name, model, tokenizer, max_prompt_tokens=room)
 
@@ -399,6 +411,24 @@ class Pipeline:
             modules=MODULES,
             inputs={**(self.material.fingerprint() if reads_material else {}), **(inputs or {})},
         )
+
+
+def check_context(start: Artifact, row_length: int) -> None:
+    """Refuse rows that a model to start from cannot read, before anything is computed.
+
+    Raises:
+        UsageError: they are too long.
+    """
+    config = StoredModel.open(start.path).model.config
+    if config.positions not in {"relative", "none"} and row_length > config.max_positions:
+        raise UsageError(
+            f"supervise.row_length {row_length} is above the {config.max_positions} positions of {start.name}; lower it"
+        )
+
+
+def knows_turns(artifact: Artifact) -> bool:
+    """Return whether a language model has seen conversations in its template: not if it has only read text."""
+    return artifact.manifest["stage"] != "pretrain" and load_tokenizer(artifact).knows_turns
 
 
 def read_demonstrations(artifact: Artifact) -> list[Conversation]:

@@ -30,7 +30,7 @@ from sanbai.foundation.stage import Job, Stage, run_stage
 from sanbai.model.hugging_face import load_language_model
 from sanbai.rounds.material import FilesMaterial
 from sanbai.rounds.panel import RankingsByUse
-from sanbai.rounds.pipeline import Pipeline
+from sanbai.rounds.pipeline import Pipeline, knows_turns
 from sanbai.rounds.recipe import Recipe
 from sanbai.rounds.turn import Ancestry, make_ancestry
 from sanbai.text.tokenizer import Tokenizer
@@ -62,13 +62,14 @@ class Practised:
         return {"base": self.ancestry.base, "supervised": self.ancestry.supervised, **self.policies}
 
 
-def run_files(job: Job, recipe: Recipe, folder: Path) -> dict[str, Any]:
+def run_files(job: Job, recipe: Recipe, folder: Path, *, start: Artifact | None = None) -> dict[str, Any]:
     """Run every stage of a recipe on the files of a folder, and return the record.
 
     Args:
         job: workspace, progress, stop signal.
         recipe: with `material = "files"`.
         folder: what the recipe's paths are relative to.
+        start: the model to start from; where there is none, one is pretrained.
 
     Raises:
         DataError: the folder or a file is missing, damaged, or leaves nothing to learn from.
@@ -78,7 +79,7 @@ def run_files(job: Job, recipe: Recipe, folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder}: no such folder; name the one that the recipe's paths are relative to with --data")
     material = FilesMaterial(recipe, folder)
     material.fingerprint()  # a missing file ends the run before its first hour
-    pipeline = Pipeline(job, recipe, material)
+    pipeline = Pipeline(job, recipe, material, start)
     ancestry = make_ancestry(pipeline)
     snapshot = freeze_preferences(job, material.preferences, seed=recipe.seed)
     rankings = read_preferences_by_use(snapshot)
@@ -228,7 +229,7 @@ def report_files(
 
 def _contestant(name: str, artifact: Artifact, tokenizer: Tokenizer, recipe: Recipe) -> Contestant:
     model = load_language_model(artifact.path)
-    asked_by = transcript_contestant if artifact.manifest["stage"] == "pretrain" else chat_contestant
+    asked_by = chat_contestant if knows_turns(artifact) else transcript_contestant
     room = model.config.max_positions - recipe.evaluate.sampling.max_new_tokens
     # The reward models have read no longer prompts.
     return asked_by(name, model, tokenizer, max_prompt_tokens=min(room, recipe.reward.max_prompt_tokens))

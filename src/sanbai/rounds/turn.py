@@ -119,7 +119,8 @@ def find_ancestry(workspace: Workspace, store: Store) -> Ancestry | None:
     try:
         supervised = workspace.load(known["supervised"])
         parents = {role: workspace.load(name) for role, name in supervised.manifest["parents"].items()}
-        tokenizer = workspace.load(parents["base"].manifest["parents"]["tokenizer"])
+        base = parents["base"]  # its tokenizer's parent, or one from elsewhere that brought its own
+        tokenizer = workspace.load(base.manifest["parents"].get("tokenizer", base.name))
     except UnknownNameError:
         return None  # deleted, perhaps on our own advice: the same recipe makes it anew
     for artifact in (supervised, tokenizer, *parents.values()):

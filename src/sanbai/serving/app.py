@@ -54,6 +54,7 @@ def create_app(
     welcome: Welcome,
     promote: Promote | None = None,
     rollback: Rollback | None = None,
+    model: str = "",
 ) -> Starlette:
     """Make the application of one server. Its engine starts and ends with the application's lifespan.
 
@@ -65,8 +66,9 @@ def create_app(
         promote: (round, override reason or "", who) -> puts a round's policy into service; without one, the
             registry's newest policy of the round is served.
         rollback: (who) -> brings back the model that served before; without one, the registry does.
+        model: name of a registered model to serve instead of the registry's.
     """
-    engine = Engine(workspace, store, settings)
+    engine = Engine(workspace, store, settings, model=model)
     house = House(
         workspace=workspace,
         store=store,

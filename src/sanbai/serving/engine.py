@@ -16,14 +16,15 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sanbai.feedback.registry import Deployment, find_model, served
+from sanbai.data.vocabulary import load_tokenizer
+from sanbai.feedback.registry import RegisteredModel, find_model, served
 from sanbai.feedback.store import Store
-from sanbai.foundation.errors import SanbaiError
+from sanbai.foundation.errors import ModelError, SanbaiError
 from sanbai.foundation.workspace import Workspace
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.streaming import Piece, stream
 from sanbai.model.heads import LanguageModel
-from sanbai.model.hugging_face import load_language_model
+from sanbai.model.hugging_face import StoredModel, load_language_model
 from sanbai.serving.problems import Problem, overloaded
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.text.tokenizer import Tokenizer
@@ -55,7 +56,7 @@ class ServedModel:
     @property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
-        return frozenset({self.tokenizer.reserved.end, self.tokenizer.reserved.end_of_text})
+        return self.tokenizer.reserved.ends()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,16 @@ class Order:
 class Engine:
     """Loads what the registry serves and works through orders; one a process."""
 
-    def __init__(self, workspace: Workspace, store: Store, settings: ServeRecipe) -> None:
+    def __init__(self, workspace: Workspace, store: Store, settings: ServeRecipe, *, model: str = "") -> None:
+        """Take the house's places.
+
+        Args:
+            workspace: where models lie.
+            store: whose registry says what serves.
+            settings: section `[serve]`.
+            model: a registered name to serve instead, whatever the registry says.
+        """
+        self._chosen = model
         self._workspace, self._store, self._settings = workspace, store, settings
         self._served: ServedModel | None = None
         self._trouble = ""
@@ -212,15 +222,15 @@ class Engine:
         """Load the model that the registry serves if it is not the one in memory. Trouble keeps the old one."""
         with self._loading:
             try:
-                deployment = served(self._store)
-                if deployment is not None and deployment.model != self.served_name:
-                    self._served = self._load(deployment)
+                name = self._chosen or _served_name(self._store)
+                if name and name != self.served_name:
+                    self._served = self._load(name)
                 self._trouble = ""
             except SanbaiError as error:
                 self._trouble = str(error)
 
-    def _load(self, deployment: Deployment) -> ServedModel:
-        registered = find_model(self._store, deployment.model)
+    def _load(self, name: str) -> ServedModel:
+        registered = find_model(self._store, name)
         artifact = self._workspace.load(registered.artifact)
         artifact.verify()
         return ServedModel(
@@ -228,7 +238,7 @@ class Engine:
             round=registered.round,
             artifact=artifact.name,
             model=load_language_model(artifact.path),
-            tokenizer=Tokenizer.load(artifact.path),
+            tokenizer=load_tokenizer(artifact),
         )
 
     def _watch(self) -> None:
@@ -272,6 +282,26 @@ class Engine:
             return Outcome("failed", "", count, time.monotonic() - began)
         state = "done" if reason else order.stop_state or "done"
         return Outcome(state, reason, count, time.monotonic() - began)
+
+
+def check_servable(workspace: Workspace, registered: RegisteredModel) -> None:
+    """Refuse a model that cannot serve, before a server starts.
+
+    Raises:
+        UnknownNameError: its artifact is gone.
+        ArtifactError: it has no tokenizer, or a damaged one.
+        ModelError: it writes no text.
+    """
+    artifact = workspace.load(registered.artifact)
+    stored = StoredModel.open(artifact.path)
+    if not isinstance(stored.model, LanguageModel):
+        raise ModelError(f"{registered.name}: {stored.kind}; wanted a language model")
+    load_tokenizer(artifact)
+
+
+def _served_name(store: Store) -> str:
+    deployment = served(store)
+    return deployment.model if deployment is not None else ""
 
 
 def _pieces(order: Order) -> Generator[Piece]:

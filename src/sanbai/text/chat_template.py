@@ -3,7 +3,7 @@
     <|end_of_text|> ( <|role|> content <|end|> )*  [ <|assistant|> ]
 
 Ids are built from pieces: reserved ids are inserted as ids, contents are encoded as text. A message can therefore say
-anything without speaking for another role.
+anything without speaking for another role. A tokenizer from elsewhere has pieces of its own (`turns.py`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from sanbai.foundation.errors import DataError, UsageError
 from sanbai.text.chat_markup import Message, canonical_role
 from sanbai.text.reserved import MARKERS
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.text.turns import Ids
 
-#: A prompt holds at least <|end_of_text|>, <|role|>, one token, <|end|> and <|assistant|>.
+#: A prompt in our template holds at least <|end_of_text|>, <|role|>, one token, <|end|> and <|assistant|>.
 SMALLEST_PROMPT = 5
 
 
@@ -29,7 +30,7 @@ class EncodedConversation:
 
 
 def render(messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
-    """Return the conversation as text with markers: for eyes and for other programs, never to be encoded here.
+    """Return the conversation in our template as text: for eyes and for other programs, never to be encoded here.
 
     Raises:
         DataError: an unknown role.
@@ -46,13 +47,15 @@ def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> En
     Raises:
         DataError: an unknown role.
     """
-    tokens = [tokenizer.reserved.end_of_text]
-    loss_mask = [0]
+    tokens = list(tokenizer.turns.start(messages[0]["role"])) if messages else list(tokenizer.turns.opening)
+    loss_mask = [0] * len(tokens)
     for message in messages:
-        turn = _encode_turn(tokenizer, message)
+        before, content, after = _encode_turn(tokenizer, message)
         learned = int(canonical_role(message["role"]) == "assistant")
-        tokens += turn
-        loss_mask += [0] + [learned] * (len(turn) - 1)
+        # A template may go on after the end of a turn, with a line break say: that is not the assistant's.
+        said = len(content) + (after.index(tokenizer.reserved.end) + 1 if learned else len(after))
+        tokens += [*before, *content, *after]
+        loss_mask += [0] * len(before) + [learned] * said + [0] * (len(content) + len(after) - said)
     return EncodedConversation(tokens, loss_mask)
 
 
@@ -74,43 +77,44 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], *, max_toke
     """
     if not messages:
         raise DataError("a prompt holds no message; wanted at least one")
-    start, answer = [tokenizer.reserved.end_of_text], [tokenizer.reserved.assistant]
-    turns = [_encode_turn(tokenizer, message) for message in messages]
-    if max_tokens is None or sum(map(len, turns)) + 2 <= max_tokens:
-        return start + [token for turn in turns for token in turn] + answer
-    if max_tokens < SMALLEST_PROMPT:
-        raise UsageError(f"a prompt of at most {max_tokens} tokens; the smallest is {SMALLEST_PROMPT}")
+    form = tokenizer.turns
+    encoded = [_encode_turn(tokenizer, message) for message in messages]
+    turns = [[*before, *content, *after] for before, content, after in encoded]
+    roles = [canonical_role(message["role"]) for message in messages]
+    whole = [*form.start(roles[0]), *(token for turn in turns for token in turn), *form.answer]
+    if max_tokens is None or len(whole) <= max_tokens:
+        return whole
+    if max_tokens < form.smallest_prompt:
+        raise UsageError(f"a prompt of at most {max_tokens} tokens; the smallest is {form.smallest_prompt}")
 
-    space = max_tokens - 2
-    *earlier, last = turns
-    if len(last) > space:
-        return start + _cut_left(tokenizer, last, space) + answer
-    space -= len(last)
-    opening: list[int] = []
-    if earlier and canonical_role(messages[0]["role"]) == "system" and len(earlier[0]) <= space:
-        opening = earlier.pop(0)
-        space -= len(opening)
-    kept = [last]
-    for turn in reversed(earlier):
-        if len(turn) > space:
-            break
-        kept.insert(0, turn)
-        space -= len(turn)
-    return start + opening + [token for turn in kept for token in turn] + answer
-
-
-def _encode_turn(tokenizer: Tokenizer, message: Message) -> list[int]:
-    role_id: int = getattr(tokenizer.reserved, canonical_role(message["role"]))
-    return [role_id, *tokenizer.encode(message["content"]), tokenizer.reserved.end]
+    space = max_tokens - form.longest_start - len(form.answer)
+    if len(turns[-1]) > space:
+        return [*form.start(roles[-1]), *_cut_left(tokenizer, *encoded[-1], space), *form.answer]
+    space -= len(turns[-1])
+    opening = 0
+    if len(turns) > 1 and roles[0] == "system" and len(turns[0]) <= space:
+        opening = 1
+        space -= len(turns[0])
+    first = len(turns) - 1
+    while first > opening and len(turns[first - 1]) <= space:
+        first -= 1
+        space -= len(turns[first])
+    kept = [*range(opening), *range(first, len(turns))]
+    return [*form.start(roles[kept[0]]), *(token for turn in kept for token in turns[turn]), *form.answer]
 
 
-def _cut_left(tokenizer: Tokenizer, turn: list[int], limit: int) -> list[int]:
+def _encode_turn(tokenizer: Tokenizer, message: Message) -> tuple[Ids, list[int], Ids]:
+    """Return what stands before a content, the content, and what stands after it."""
+    before, after = tokenizer.turns.around(message["role"])
+    return before, tokenizer.encode(message["content"]), after
+
+
+def _cut_left(tokenizer: Tokenizer, before: Ids, content: list[int], after: Ids, limit: int) -> list[int]:
     """Drop the beginning of a turn's content so that the turn has at most `limit` tokens and no half character."""
-    role_id, *content = turn
-    first = len(content) - (limit - 1)
-    while first < len(content) - 1 and _is_continuation(tokenizer.token_bytes(content[first])):
+    first = len(content) - (limit - len(before) - len(after))
+    while first < len(content) and _is_continuation(tokenizer.token_bytes(content[first])):
         first += 1
-    return [role_id, *content[first:]]
+    return [*before, *content[first:], *after]
 
 
 def _is_continuation(token: bytes) -> bool:

@@ -12,13 +12,16 @@ is set on the object; leaving out "add special tokens" is not enough. It is set 
 user who types `<|assistant|>` has typed thirteen ordinary characters. The setting is *not* part of `tokenizer.json`: an
 exported folder read by another program will turn markers inside a message into reserved ids. Strip them there, or serve
 from here.
+
+**Tokenizers from elsewhere** (BPE, WordPiece, Unigram) are used as they are, with their own special tokens and, if it
+can be cut into turns (`foreign_template.py`), their own chat template; nothing is added to their vocabulary. Some of
+their models spell a special token from ordinary text (T5's `</s>`); such an id is replaced by those of its characters.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
@@ -26,9 +29,20 @@ from tokenizers import Tokenizer as Engine
 
 from sanbai.foundation.errors import ArtifactError, DataError
 from sanbai.foundation.files import write_atomic, write_json_atomic
-from sanbai.text.byte_alphabet import byte_of_character, bytes_of_token
-from sanbai.text.chat_markup import CHAT_TEMPLATE
+from sanbai.text.byte_alphabet import byte_of_character
+from sanbai.text.chat_markup import CHAT_TEMPLATE, ROLES
+from sanbai.text.companions import (
+    CONFIGURATION,
+    SPECIAL_TOKENS,
+    TEMPLATE,
+    Companions,
+    first_special,
+    turns_template,
+)
+from sanbai.text.foreign_template import Pieces, Template, cut
 from sanbai.text.reserved import MARKERS, ReservedIds
+from sanbai.text.spelling import Spelling
+from sanbai.text.turns import Turns
 
 #: Contractions; a word with at most one character before it; one digit; punctuation; line breaks; other white space.
 PATTERN = (
@@ -38,9 +52,6 @@ PATTERN = (
 #: What stands before every text while it is encoded.
 PREFIX = " "
 
-#: The same, as `tokenizer.json` has it.
-NORMALIZER = {"type": "Prepend", "prepend": PREFIX}
-
 #: Every byte and every reserved token; a vocabulary cannot be smaller.
 SMALLEST_VOCABULARY = 256 + len(MARKERS)
 
@@ -48,39 +59,104 @@ SMALLEST_VOCABULARY = 256 + len(MARKERS)
 class Tokenizer:
     """Text to ids and back; built by `train_tokenizer` or `Tokenizer.load`, never changed after."""
 
-    def __init__(self, engine: Engine, *, source: str = "tokenizer") -> None:
+    def __init__(self, engine: Engine, *, source: str = "tokenizer", companions: Companions | None = None) -> None:
         """Take over a `tokenizers` object and close it to markers.
 
         Args:
-            engine: byte-level BPE whose special tokens include every marker.
+            engine: ours, whose special tokens include every marker, or another's.
             source: named in messages.
+            companions: of another's, what its folder says of its special tokens.
 
         Raises:
-            ArtifactError: a marker is missing or not special, or a merge spells one.
+            ArtifactError: another's, and no special token of it ends a text.
         """
         id_of = {token.content: id_ for id_, token in engine.get_added_tokens_decoder().items() if token.special}
-        for marker in MARKERS.values():
-            if marker not in id_of:
-                raise ArtifactError(
-                    f"{source}: {marker} is not among its special tokens; train a tokenizer with `sanbai tokenizer`, "
-                    f"or add the {len(MARKERS)} markers to this one as special tokens"
-                )
+        engine.no_truncation()
+        engine.no_padding()
         description = json.loads(engine.to_str())
-        if description["model"]["type"] != "BPE" or description["normalizer"] not in (None, NORMALIZER):
-            raise ArtifactError(f"{source}: not plain byte-level BPE; a tokenizer that alters text cannot give it back")
-        for left, right in description["model"]["merges"]:
-            if left + right in id_of:
-                raise ArtifactError(f"{source}: its merges spell {left + right}, so text could produce it; retrain it")
         engine.encode_special_tokens = True
         self._engine = engine
-        self.prefix = PREFIX if description["normalizer"] else ""
-        self.reserved = ReservedIds(**{name: id_of[marker] for name, marker in MARKERS.items()})
-        self.reserved_ids = frozenset(id_of.values())
+        self._spelling = Spelling(description, engine)
+        # What text may give is no marker: the unknown token stands for text that the vocabulary lacks.
+        self.reserved_ids = frozenset(id_of.values()) - {self._spelling.unknown_id}
+        self.prefix = self._spelling.prefix
+        self._companions = companions or Companions()
+        self.knows_turns = True
+        """Whether the folder had a chat template, so that its model may have seen conversations in it."""
+        if id_of.keys() >= set(MARKERS.values()):
+            ids = {name: id_of[marker] for name, marker in MARKERS.items()}
+            self.turns = Turns.of_markers(ids, ROLES)
+            self.reserved = ReservedIds(ids["end_of_text"], ids["pad"], ids["end"])
+            self._template = CHAT_TEMPLATE
+            self._is_ours = True
+        else:
+            self._is_ours = False
+            self._adopt(id_of, source)
+
+    def _adopt(self, id_of: Mapping[str, int], source: str) -> None:
+        """Find the reserved ids and the turns of a tokenizer from elsewhere."""
+        tokens = self._companions.tokens
+        use = tokens.get
+        begin = first_special((use("bos_token"), "<|endoftext|>", use("eos_token"), use("sep_token")), id_of)
+        if begin is None:
+            raise ArtifactError(
+                f"{source}: no special token of it ends a text; wanted a bos_token, eos_token or sep_token in "
+                f"{CONFIGURATION} that tokenizer.json has as a special token"
+            )
+        end = first_special((use("eos_token"), begin), id_of) or begin
+        self._template = self._companions.template
+        pieces = self._cut_template(self._template, tokens, list(id_of))
+        self.knows_turns = pieces is not None
+        if pieces is None:
+            self._template = turns_template(begin, end)
+            pieces = cut(Template(self._template, tokens))
+            assert pieces is not None
+        self.turns = Turns(
+            opening=self._encode_piece(pieces.opening),
+            system_opening=self._encode_piece(pieces.system_opening),
+            before={role: self._encode_piece(text) for role, text in pieces.before.items()},
+            after={role: self._encode_piece(text) for role, text in pieces.after.items()},
+            answer=self._encode_piece(pieces.answer),
+        )
+        ends = [id_ for id_ in self.turns.after["assistant"] if id_ in self.reserved_ids] or [id_of[end]]
+        named = {id_of[end], *self._companions.end_ids} & self.reserved_ids
+        pad = first_special((use("pad_token"), end), id_of) or end
+        self.reserved = ReservedIds(id_of[begin], id_of[pad], ends[0], frozenset(named))
+
+    def _cut_template(self, source: str, tokens: Mapping[str, str], special: Sequence[str]) -> Pieces | None:
+        """Return a template's pieces; None if there is none, it is open to forgery, or its pieces do not add up."""
+        if not source:
+            return None
+        try:
+            template = Template(source, tokens)
+        except ValueError:
+            return None
+        pieces = cut(template)
+        if pieces is None or not pieces.are_closed(special):
+            return None
+        messages = [{"role": role, "content": f"Say {role}, 12."} for role in ("user", "assistant", "user")]
+        for talk in (messages, messages[:1]):
+            ids = [
+                id_
+                for text, is_content in pieces.join(talk)
+                for id_ in (self.encode(text) if is_content else self._encode_piece(text))
+            ]
+            if ids != list(self._encode_piece(template.render(talk, wait=True))):
+                return None
+        return pieces
+
+    def _encode_piece(self, text: str) -> tuple[int, ...]:
+        """Return the ids of a part of a template: special tokens are found in it."""
+        self._engine.encode_special_tokens = False
+        try:
+            return tuple(self._engine.encode(text, add_special_tokens=False).ids)
+        finally:
+            self._engine.encode_special_tokens = True
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, reserved ones included; also the number of rows of an embedding."""
-        return self._engine.get_vocab_size(with_added_tokens=True)
+        """Number of ids, reserved ones included; an embedding has this many rows, or more that no text uses."""
+        return self._spelling.num_ids
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text. Never a reserved id, whatever the text says.
@@ -89,7 +165,7 @@ class Tokenizer:
             DataError: the text holds half of a surrogate pair, which is no character and has no UTF-8.
         """
         try:
-            return list(self._engine.encode(text, add_special_tokens=False).ids)
+            return self._without_reserved(self._engine.encode(text, add_special_tokens=False).ids)
         except TypeError:
             raise _not_text(text) from None
 
@@ -100,15 +176,22 @@ class Tokenizer:
             DataError: as `encode`.
         """
         try:
-            return [encoding.ids for encoding in self._engine.encode_batch_fast(list(texts), add_special_tokens=False)]
+            encodings = self._engine.encode_batch_fast(list(texts), add_special_tokens=False)
         except TypeError:
             raise next(_not_text(text) for text in texts if not _is_text(text)) from None
+        return [self._without_reserved(encoding.ids) for encoding in encodings]
+
+    def _without_reserved(self, ids: list[int]) -> list[int]:
+        """Replace reserved ids that a vocabulary's own model has spelled from text."""
+        if self.reserved_ids.isdisjoint(ids):
+            return ids
+        return [part for id_ in ids for part in (self._spelling.apart(id_) if id_ in self.reserved_ids else (id_,))]
 
     def decode(self, ids: Iterable[int], *, skip_reserved: bool = True) -> str:
         """Return the text of ids, each stretch between reserved ids without its prefix; bytes of no text become U+FFFD.
 
         Args:
-            ids: each in `range(vocab_size)`.
+            ids: a model's; those of `vocab_size` and beyond stand for nothing.
             skip_reserved: leave reserved ids out; else they appear as their markers, for a person to read.
         """
         pieces: list[bytes] = []
@@ -117,14 +200,14 @@ class Tokenizer:
         for id_ in ids:
             is_reserved = id_ in self.reserved_ids
             if not (is_reserved and skip_reserved):
-                piece = self._bytes_of_id[id_]
+                piece = self.token_bytes(id_)
                 pieces.append(piece.removeprefix(prefix) if opens_text else piece)
             opens_text = is_reserved
         return b"".join(pieces).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """Return the bytes that an id stands for; of a reserved id, its marker's."""
-        return self._bytes_of_id[token_id]
+        """Return the bytes that an id stands for: of a reserved id its marker's, of one beyond the vocabulary none."""
+        return self._spelling.bytes_of(token_id)
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json`, its Hugging Face companions and `chat_template.jinja` into a folder that exists.
@@ -132,23 +215,35 @@ class Tokenizer:
         The module's docstring says what another program that reads the folder will do with markers inside text.
         """
         write_atomic(folder / "tokenizer.json", self._engine.to_str(pretty=False))
+        write_atomic(folder / TEMPLATE, self._template)
+        if not self._is_ours:
+            self._save_companions(folder)
+            return
         names = {
             "bos_token": MARKERS["end_of_text"],
             "eos_token": MARKERS["end"],
             "pad_token": MARKERS["pad"],
             "additional_special_tokens": [MARKERS[role] for role in ("system", "user", "assistant", "tool")],
         }
-        write_json_atomic(folder / "special_tokens_map.json", names)
+        write_json_atomic(folder / SPECIAL_TOKENS, names)
         configuration = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
-        write_json_atomic(folder / "tokenizer_config.json", configuration)
-        write_atomic(folder / "chat_template.jinja", CHAT_TEMPLATE)
+        write_json_atomic(folder / CONFIGURATION, configuration)
+
+    def _save_companions(self, folder: Path) -> None:
+        if self._companions.special_tokens:
+            write_json_atomic(folder / SPECIAL_TOKENS, self._companions.special_tokens)
+        configuration = self._companions.configuration or {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": False,
+        }
+        write_json_atomic(folder / CONFIGURATION, configuration)
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Read `tokenizer.json` from a folder.
+        """Read `tokenizer.json` from a folder, and the companions of one that is not ours.
 
         Raises:
-            ArtifactError: absent, damaged, or not a tokenizer that can keep text and markers apart.
+            ArtifactError: absent, damaged, or without a special token that ends a text.
         """
         path = folder / "tokenizer.json"
         if not path.is_file():
@@ -157,16 +252,7 @@ class Tokenizer:
             engine = Engine.from_file(str(path))
         except Exception as error:  # noqa: BLE001 - `tokenizers` raises plain Exception for a damaged file
             raise ArtifactError(f"{path}: not a tokenizer: {error}") from None
-        return cls(engine, source=str(path))
-
-    @functools.cached_property
-    def _bytes_of_id(self) -> list[bytes]:
-        """The bytes of every id: of a reserved id its marker's letters, else what its alphabet characters stand for."""
-        table = [b""] * self.vocab_size
-        added = {id_: token.content for id_, token in self._engine.get_added_tokens_decoder().items()}
-        for token, id_ in self._engine.get_vocab(with_added_tokens=True).items():
-            table[id_] = added[id_].encode() if id_ in added else bytes_of_token(token)
-        return table
+        return cls(engine, source=str(path), companions=Companions.read(folder))
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_frequency: int = 2) -> Tokenizer:

@@ -309,7 +309,7 @@ def sample(
         prompts,
         Sampling(temperature=recipe.temperature, max_new_tokens=recipe.max_new_tokens),
         seeds=[derive_seed(seed, row) for row in range(len(prompts))],
-        stop_ids={tokenizer.reserved.end, tokenizer.reserved.end_of_text},
+        stop_ids=tokenizer.reserved.ends(),
         batch_size=recipe.rollout_rows,
         precision=decoding_precision(compute),
     )

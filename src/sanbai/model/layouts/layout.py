@@ -84,17 +84,15 @@ class Stored:
         turned = [piece.t() if self.transposed else piece for piece in self._pieces(tensor)]
         return {name: piece.contiguous() for name, piece in zip(self.names, turned, strict=True)}
 
-    def put_together(self, read: Callable[[str], Tensor], into: Tensor) -> None:
-        """Fill `into` piece by piece.
+    def shapes(self, parameter: Tensor) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield each piece's name and the shape that it must have in the file, for a parameter on any device."""
+        for name, piece in zip(self.names, self._pieces(parameter), strict=True):
+            yield name, tuple(piece.t().shape if self.transposed else piece.shape)
 
-        Raises:
-            ModelError: a piece has another shape.
-        """
+    def put_together(self, read: Callable[[str], Tensor], into: Tensor) -> None:
+        """Fill `into` piece by piece; each has the shape that `shapes` says."""
         for name, place in zip(self.names, self._pieces(into), strict=True):
             piece = read(name)
-            wanted = place.t().shape if self.transposed else place.shape
-            if piece.shape != wanted:
-                raise ModelError(f"tensor {name} is {list(piece.shape)}, config.json wants {list(wanted)}")
             place.copy_(piece.t() if self.transposed else piece)
 
     def _pieces(self, tensor: Tensor) -> Sequence[Tensor]:

@@ -27,7 +27,7 @@ import { verdictPanel } from "./verdict.js";
  */
 
 /** @type {Record<string, string>} */
-const KIND_NAMES = { base: "Base", supervised: "Supervised", reward: "Reward model", policy: "Policy" };
+const KIND_NAMES = { imported: "Imported", base: "Base", supervised: "Supervised", reward: "Reward model", policy: "Policy" };
 
 /**
  * @param {Round} round
