@@ -35,7 +35,10 @@ def rows_loss(model: LanguageModel, batch: PackedBatch, *, denominator: float) -
         for array in (batch.tokens_BT, batch.segments_BT, batch.positions_BT, batch.loss_mask_BT)
     )
     reports: list[RouterReport] = []
-    hidden_BTD = model.trunk(tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, reports=reports)
+    prefix_BT = None if batch.prefix_BT is None else torch.from_numpy(batch.prefix_BT).to(device)
+    hidden_BTD = model.trunk(
+        tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, prefix_BT=prefix_BT, reports=reports
+    )
     before_N = learned_BT[:, 1:].flatten().nonzero().squeeze(1)  # places whose next token is learned
     hidden_ND = hidden_BTD[:, :-1].flatten(0, 1).index_select(0, before_N)
     target_N = tokens_BT[:, 1:].flatten()[before_N]
@@ -79,5 +82,9 @@ def _split_rows(batch: PackedBatch, num_rows: int) -> Iterator[PackedBatch]:
         part = slice(start, start + num_rows)
         if batch.loss_mask_BT[part].any():
             yield PackedBatch(
-                batch.tokens_BT[part], batch.segments_BT[part], batch.positions_BT[part], batch.loss_mask_BT[part]
+                batch.tokens_BT[part],
+                batch.segments_BT[part],
+                batch.positions_BT[part],
+                batch.loss_mask_BT[part],
+                None if batch.prefix_BT is None else batch.prefix_BT[part],
             )
