@@ -54,6 +54,18 @@ class MaskedBatch:
     loss_mask_BT: NDArray[np.bool_]
     unrelated_B: NDArray[np.int64] | None = None
 
+    def rows(self, part: slice) -> MaskedBatch:
+        """Return some of the rows."""
+        return MaskedBatch(
+            self.tokens_BT[part],
+            self.segments_BT[part],
+            self.positions_BT[part],
+            self.types_BT[part],
+            self.targets_BT[part],
+            self.loss_mask_BT[part],
+            None if self.unrelated_B is None else self.unrelated_B[part],
+        )
+
 
 class Masking:
     """Hides tokens of rows; what is hidden follows from the generator alone."""

@@ -99,8 +99,15 @@ class SentencePairs:
             self._row += 1
         longest = int(segments_BT.sum(axis=1).max())
         positions_BT = np.tile(np.arange(self._row_length), (self._batch_rows, 1))
-        arrays = (hidden_BT, segments_BT, positions_BT, types_BT, targets_BT, chosen_BT)
-        return MaskedBatch(*(array[:, :longest] for array in arrays), unrelated_B=unrelated_B)
+        return MaskedBatch(
+            hidden_BT[:, :longest],
+            segments_BT[:, :longest],
+            positions_BT[:, :longest],
+            types_BT[:, :longest],
+            targets_BT[:, :longest],
+            chosen_BT[:, :longest],
+            unrelated_B,
+        )
 
     @property
     def cursor(self) -> Cursor:

@@ -51,6 +51,16 @@ class SourceTargetBatch:
     targets_BT: Tokens
     target_segments_BT: Tokens
 
+    def rows(self, part: slice) -> SourceTargetBatch:
+        """Return some of the rows."""
+        return SourceTargetBatch(
+            self.source_BM[part],
+            self.source_segments_BM[part],
+            self.decoder_BT[part],
+            self.targets_BT[part],
+            self.target_segments_BT[part],
+        )
+
 
 def num_noise(length: int) -> tuple[int, int]:
     """Return the noise tokens and the spans of a text of `length` tokens, at least two.
@@ -170,11 +180,10 @@ def _lay(rows: Sequence[Sequence[Tokens]], pad: int) -> tuple[Tokens, Tokens]:
 
 
 def prefix_rows(batch: PackedBatch, *, generators: Sequence[np.random.Generator]) -> PackedBatch:
-    """Make the beginning of every text of packed rows a prefix, for a decoder that sees it whole; only the rest is
-    learned.
+    """Make the beginning of every text of packed rows a prefix, for a decoder that sees it whole and learns the rest.
 
     Every place between two tokens is equally likely to be the prefix's end.
-    """  # noqa: D205 - one sentence
+    """
     prefix_BT = np.zeros_like(batch.loss_mask_BT)
     for line, generator in enumerate(generators):
         lengths = np.bincount(batch.segments_BT[line])[1:]

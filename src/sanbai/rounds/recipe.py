@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from sanbai.data.conversations import ConversationSource
 from sanbai.data.documents import DocumentSource
+from sanbai.data.labeled import LabeledSource
+from sanbai.data.mixtures import InstructionSource
 from sanbai.data.preferences import PreferenceSource
 from sanbai.data.recipe import DataRecipe
 from sanbai.evaluation.recipe import EvaluateRecipe
@@ -17,6 +19,8 @@ from sanbai.model.config import ModelConfig
 from sanbai.rounds.gate import GateRecipe
 from sanbai.rounds.tasks import LabelRecipe
 from sanbai.text.recipe import TokenizerRecipe
+from sanbai.training.classify import ClassifyRecipe
+from sanbai.training.objective import misfit
 from sanbai.training.ppo import PpoRecipe
 from sanbai.training.pretrain import PretrainRecipe
 from sanbai.training.reward import RewardRecipe
@@ -33,8 +37,17 @@ class FilesRecipe(RecipeSection):
     """Conversations to imitate."""
     preferences: tuple[PreferenceSource, ...] = ()
     """Compared answers to learn the reward from; their prompts are the ones that the policy practises on."""
+    instructions: tuple[InstructionSource, ...] = ()
+    """Tasks with templates (FLAN, Wei et al. 2021, arXiv:2109.01652); `num_demonstrations` conversations of their
+    mixture are imitated beside the demonstrations."""
+    mixture_cap: int = Field(default=3000, ge=1)
+    """A task counts no more examples than this in the mixture's rates; 3000 is FLAN's."""
+    labeled: tuple[LabeledSource, ...] = ()
+    """Texts with their classes, for `sanbai train classify`."""
+    names: tuple[str, ...] = ()
+    """Files of names and phrases, one a line, that `pretrain.objective = "entity_masked"` hides whole."""
     heldout_share: float = Field(default=0.2, gt=0.0, lt=1.0)
-    """Share of the preference prompts that only measure."""
+    """Share of the preference prompts, and of the labelled texts, that only measure."""
     judge_share: float = Field(default=0.5, gt=0.0, lt=1.0)
     """Share of the other prompts whose comparisons teach the second judge, and not the reward model."""
 
@@ -47,7 +60,12 @@ class Recipe(RecipeSection):
     material: Literal["world", "files"] = "world"
     """`world`: the tiny world writes documents, prompts and demonstrations, and judges; `files`: section `[files]`."""
     num_demonstrations: int = Field(default=13_000, ge=1)
-    """Demonstrations that the world writes; of files all are read."""
+    """Demonstrations that the world writes, or conversations drawn from `files.instructions`; of other files all are
+    read."""
+    num_examples: int = Field(default=2000, ge=2)
+    """Texts with classes that the world writes for `[classify]`; of files all are read."""
+    num_heldout_examples: int = Field(default=500, ge=1)
+    """Texts with classes that the world writes to measure by."""
     compute: Compute = Compute()
     """Section `[compute]`."""
     world: WorldRecipe = WorldRecipe()
@@ -64,6 +82,8 @@ class Recipe(RecipeSection):
     """Section `[pretrain]`."""
     supervise: SuperviseRecipe = SuperviseRecipe()
     """Section `[supervise]`."""
+    classify: ClassifyRecipe = ClassifyRecipe()
+    """Section `[classify]`; no part of the round."""
     label: LabelRecipe = LabelRecipe()
     """Section `[label]`."""
     reward: RewardRecipe = RewardRecipe()
@@ -76,12 +96,25 @@ class Recipe(RecipeSection):
     """Section `[gate]`."""
 
     @model_validator(mode="after")
+    def _check_objective(self) -> Self:
+        if problem := misfit(self.pretrain.objective, self.model):
+            raise ValueError(problem)
+        if self.pretrain.objective == "entity_masked" and self.material == "files" and not self.files.names:
+            raise ValueError('pretrain.objective = "entity_masked" hides names whole, but files.names names no file')
+        return self
+
+    @model_validator(mode="after")
     def _check_material(self) -> Self:
         if self.material == "world":
             return self
-        for name in ("documents", "demonstrations", "preferences"):
-            if not getattr(self.files, name):
-                raise ValueError(f"material is files, but files.{name} names none")
+        if not self.files.documents:
+            raise ValueError("material is files, but files.documents names none")
+        if self.files.labeled or self.pretrain.objective != "causal":
+            return self  # a classifier or a base model; no assistant is made
+        if not (self.files.demonstrations or self.files.instructions):
+            raise ValueError("material is files, but files.demonstrations names none")
+        if not self.files.preferences:
+            raise ValueError("material is files, but files.preferences names none")
         longest = self.reward.max_prompt_tokens + self.reward.max_response_tokens + 1
         if longest > self.model.max_positions:
             raise ValueError(

@@ -6,7 +6,6 @@ Shapes: B rows, T positions, N chosen positions, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple
 
 import torch
 from torch import Tensor
@@ -24,7 +23,15 @@ def masked_logits(model: Reader, batch: MaskedBatch) -> tuple[Tensor, Tensor, Te
     """Return logits_NV of the chosen tokens, their targets_N, and logits_B2 of the pairs where rows are pairs."""
     device = model.trunk.token_embedding.weight.device
     tokens_BT, segments_BT, positions_BT, types_BT, targets_BT, chosen_BT = (
-        torch.from_numpy(array).to(device) for array in astuple(batch)[:6]
+        torch.from_numpy(array).to(device)
+        for array in (
+            batch.tokens_BT,
+            batch.segments_BT,
+            batch.positions_BT,
+            batch.types_BT,
+            batch.targets_BT,
+            batch.loss_mask_BT,
+        )
     )
     hidden_BTD = model.trunk(tokens_BT, segments_BT=segments_BT, positions_BT=positions_BT, types_BT=types_BT)
     chosen_N = chosen_BT.flatten().nonzero().squeeze(1)
@@ -91,5 +98,4 @@ def measure_masked(model: Reader, batch: MaskedBatch, compute: Compute, *, micro
 def split_masked_rows(batch: MaskedBatch, num_rows: int) -> Iterator[MaskedBatch]:
     """Yield the batch in parts of at most `num_rows` rows."""
     for start in range(0, len(batch.tokens_BT), num_rows):
-        part = slice(start, start + num_rows)
-        yield MaskedBatch(*(None if array is None else array[part] for array in astuple(batch)))
+        yield batch.rows(slice(start, start + num_rows))

@@ -186,9 +186,7 @@ def loss_parts(
         return masked_parts(model, batch, compute, micro_batch_rows=micro_batch_rows)
     if isinstance(batch, SourceTargetBatch):
         assert isinstance(model, EncoderDecoder)
-        return source_target_parts(
-            model, batch, compute, micro_batch_rows=micro_batch_rows, noise_seed=noise_seed
-        )
+        return source_target_parts(model, batch, compute, micro_batch_rows=micro_batch_rows, noise_seed=noise_seed)
     assert isinstance(model, LanguageModel)
     return row_parts(model, batch, compute, micro_batch_rows=micro_batch_rows)
 

@@ -6,7 +6,6 @@ Shapes: B rows, M positions read, T positions written, N written tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import astuple
 
 import torch
 from torch import Tensor
@@ -35,7 +34,14 @@ def source_target_loss(
     """
     device = model.decoder.head_weight.device
     source_BM, source_segments_BM, decoder_BT, targets_BT, segments_BT = (
-        torch.from_numpy(array).to(device) for array in astuple(batch)
+        torch.from_numpy(array).to(device)
+        for array in (
+            batch.source_BM,
+            batch.source_segments_BM,
+            batch.decoder_BT,
+            batch.targets_BT,
+            batch.target_segments_BT,
+        )
     )
     reports: list[RouterReport] = []
     memory_BMD = model.encode(source_BM, source_segments_BM, reports=reports, generator=generator)
@@ -100,6 +106,6 @@ def measure_source_target(
 def split_source_target_rows(batch: SourceTargetBatch, num_rows: int) -> Iterator[SourceTargetBatch]:
     """Yield the batch in parts of at most `num_rows` rows; those without anything to write are left out."""
     for start in range(0, len(batch.source_BM), num_rows):
-        part = slice(start, start + num_rows)
-        if batch.target_segments_BT[part].any():
-            yield SourceTargetBatch(*(array[part] for array in astuple(batch)))
+        rows = batch.rows(slice(start, start + num_rows))
+        if rows.target_segments_BT.any():
+            yield rows
