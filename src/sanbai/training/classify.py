@@ -56,7 +56,7 @@ class ClassifyRecipe(RecipeSection):
     """Texts a step."""
     micro_batch_rows: int = Field(default=8, ge=1)
     """Texts computed at once; changes memory, not the mathematics."""
-    max_tokens: int = Field(default=512, ge=8)
+    max_tokens: int = Field(default=512, ge=5)
     """Longest input; longer texts lose their end."""
     learning_rate: float = Field(default=6.25e-5, gt=0.0, le=1.0)
     """Peak rate; a line takes it down to 0."""

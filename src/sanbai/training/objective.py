@@ -68,7 +68,7 @@ def misfit(objective: ObjectiveName, config: ModelConfig) -> str:
         wanted = 'model.masks = ["full"] and no encoder: tokens are learned from both sides'
     elif objective == "span_corruption" and not encoder:
         wanted = "model.encoder_layers of 1 or more: one text is read, another written"
-    elif objective == "causal" and (encoder or not masks <= {"causal", "banded"}):
+    elif objective == "causal" and (encoder or not masks <= {"causal", "banded", "prefix"}):
         wanted = "masks that look back and no encoder: the next token must not be seen"
     elif objective == "prefix" and not encoder and "prefix" not in masks:
         wanted = 'model.masks = ["prefix"], or an encoder that reads the prefix'
