@@ -10,7 +10,10 @@ from sanbai.foundation.errors import DataError
 
 
 def test_texts_and_pairs_are_read_with_their_classes(tmp_path: Path) -> None:
-    rows = [{"premise": "It rains.", "hypothesis": "It is wet.", "label": 1}, {"premise": "a", "hypothesis": "b", "label": 0}]
+    rows = [
+        {"premise": "It rains.", "hypothesis": "It is wet.", "label": 1},
+        {"premise": "a", "hypothesis": "b", "label": 0},
+    ]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = LabeledSource(path="pairs.jsonl", text_fields=("premise", "hypothesis"))
     found = list(read_labeled(tmp_path, [source]))

@@ -17,7 +17,7 @@ TEXTS = ["Anna lives in Elm Lane. Annabel bakes bread.\n", "安娜住在榆树�
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return train_tokenizer(TEXTS * 20, vocab_size=340, extra_markers=tuple(READING_MARKERS.values()))
+    return train_tokenizer(TEXTS[:1] * 20, vocab_size=340, extra_markers=tuple(READING_MARKERS.values()))
 
 
 def within(count: int, share: float, trials: int, *, deviations: float = 4.0) -> bool:

@@ -63,7 +63,11 @@ def test_files_become_tasks_and_what_is_wrong_with_them_is_said(tmp_path: Path) 
     assert said == {"It rains {hard}. Wet?", "It is dry. Wet?"}
     with pytest.raises(RecipeError, match="two tasks are named 'rain'"):
         read_instruction_tasks(tmp_path, [source, source])
-    for template, problem in (("{premis}", "no field 'premis'"), ("{premise", "write a brace"), ("{0.x}", "no field's")):
+    for template, problem in (
+        ("{premis}", "no field 'premis'"),
+        ("{premise", "write a brace"),
+        ("{0.x}", "no field's"),
+    ):
         wrong = source.model_copy(update={"templates": ((template, "{label}"),)})
         with pytest.raises((DataError, RecipeError), match=problem):
             read_instruction_tasks(tmp_path, [wrong])

@@ -30,7 +30,6 @@ from sanbai.training.classify import (
     classification_parts,
     classify,
     encode_text,
-
     num_classify_steps,
     text_batch,
 )

@@ -266,7 +266,8 @@ def test_packed_source_and_target_have_the_loss_of_each_text_alone(
         for segment in range(1, int(batch.source_segments_BM[row].max()) + 1):
             read, written = batch.source_segments_BM[row] == segment, batch.target_segments_BT[row] == segment
             logits = model(
-                torch.from_numpy(batch.source_BM[row][read])[None], torch.from_numpy(batch.decoder_BT[row][written])[None]
+                torch.from_numpy(batch.source_BM[row][read])[None],
+                torch.from_numpy(batch.decoder_BT[row][written])[None],
             )
             target = torch.from_numpy(batch.targets_BT[row][written])
             total += torch.nn.functional.cross_entropy(logits[0], target, reduction="sum").item()

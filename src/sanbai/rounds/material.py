@@ -24,6 +24,7 @@ from sanbai.rounds.recipe import Recipe
 from sanbai.world.demonstrations import demonstrate
 from sanbai.world.documents import documents as world_documents
 from sanbai.world.entities import names_and_phrases
+from sanbai.world.instructions import instruction_tasks
 from sanbai.world.labelers import SimulatedLabeler, best_possible_accuracy, comparisons_of
 from sanbai.world.labelers import labelers as make_labelers
 from sanbai.world.letters import letters
@@ -79,7 +80,13 @@ class WorldMaterial:
             yield Document(**planted.row)
 
     def demonstrations(self) -> list[Conversation]:
-        """Return demonstrations with the faults of real ones."""
+        """Return demonstrations with the faults of real ones, or faultless instructions."""
+        recipe = self.recipe
+        if recipe.demonstrations == "instructions":
+            seed = derive_seed(recipe.seed, "instructions")
+            tasks = instruction_tasks(self.village, seed, num=recipe.num_demonstrations, recipe=recipe.world)
+            mixture = InstructionMixture(tasks, cap=recipe.mixture_cap, seed=seed)
+            return [mixture.conversation(index) for index in range(recipe.num_demonstrations)]
         generator = python_random(self.recipe.seed, "demonstrations")
         seed = derive_seed(self.recipe.seed, "prompts", "supervise")
         asked = world_prompts(
@@ -185,7 +192,7 @@ class FilesMaterial:
         if files.instructions:
             tasks = read_instruction_tasks(self.folder, files.instructions)
             seed = derive_seed(self.recipe.seed, "instructions")
-            mixture = InstructionMixture(tasks, cap=files.mixture_cap, seed=seed)
+            mixture = InstructionMixture(tasks, cap=self.recipe.mixture_cap, seed=seed)
             demonstrations += [mixture.conversation(index) for index in range(self.recipe.num_demonstrations)]
         return demonstrations
 

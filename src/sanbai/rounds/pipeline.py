@@ -131,7 +131,8 @@ class Pipeline:
                 )
             }
 
-        inputs = {"num_demonstrations": str(self.recipe.num_demonstrations)}
+        names = ("num_demonstrations", "demonstrations", "mixture_cap")
+        inputs = {name: str(getattr(self.recipe, name)) for name in names}
         return self._run("demonstrations", "demonstrations", "world", self._source_sections(), {}, 1, build, inputs)
 
     def supervised(self, base: Artifact, shards: Artifact, demonstrations: Artifact) -> Artifact:

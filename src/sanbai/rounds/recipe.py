@@ -14,6 +14,7 @@ from sanbai.data.preferences import PreferenceSource
 from sanbai.data.recipe import DataRecipe
 from sanbai.evaluation.recipe import EvaluateRecipe
 from sanbai.foundation.device import Compute
+from sanbai.foundation.errors import RecipeError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.model.config import ModelConfig
 from sanbai.rounds.gate import GateRecipe
@@ -40,8 +41,6 @@ class FilesRecipe(RecipeSection):
     instructions: tuple[InstructionSource, ...] = ()
     """Tasks with templates (FLAN, Wei et al. 2021, arXiv:2109.01652); `num_demonstrations` conversations of their
     mixture are imitated beside the demonstrations."""
-    mixture_cap: int = Field(default=3000, ge=1)
-    """A task counts no more examples than this in the mixture's rates; 3000 is FLAN's."""
     labeled: tuple[LabeledSource, ...] = ()
     """Texts with their classes, for `sanbai train classify`."""
     names: tuple[str, ...] = ()
@@ -62,6 +61,11 @@ class Recipe(RecipeSection):
     num_demonstrations: int = Field(default=13_000, ge=1)
     """Demonstrations that the world writes, or conversations drawn from `files.instructions`; of other files all are
     read."""
+    demonstrations: Literal["labelers", "instructions"] = "labelers"
+    """What the world writes to be imitated. `labelers`: answers with the faults of people's; `instructions`: a mixture
+    of its tasks, answered without a fault (FLAN). Of files both are read, whichever there are."""
+    mixture_cap: int = Field(default=3000, ge=1)
+    """A task counts no more examples than this in a mixture's rates; 3000 is FLAN's."""
     num_examples: int = Field(default=2000, ge=2)
     """Texts with classes that the world writes for `[classify]`; of files all are read."""
     num_heldout_examples: int = Field(default=500, ge=1)
@@ -113,7 +117,7 @@ class Recipe(RecipeSection):
             return self  # a classifier or a base model; no assistant is made
         if not (self.files.demonstrations or self.files.instructions):
             raise ValueError("material is files, but files.demonstrations names none")
-        if not self.files.preferences:
+        if not (self.files.preferences or self.files.instructions):
             raise ValueError("material is files, but files.preferences names none")
         longest = self.reward.max_prompt_tokens + self.reward.max_response_tokens + 1
         if longest > self.model.max_positions:
@@ -127,3 +131,16 @@ class Recipe(RecipeSection):
                 f"{self.reward.max_response_tokens}: the reward model has never read such answers; lower the first"
             )
         return self
+
+
+def check_assistant(recipe: Recipe) -> None:
+    """Refuse a recipe whose base model is no language model: nothing can be asked of it.
+
+    Raises:
+        RecipeError: so it is.
+    """
+    objective = recipe.pretrain.objective
+    if objective != "causal":
+        raise RecipeError(
+            f'pretrain.objective = "{objective}" makes no assistant; run `sanbai train pretrain`, or choose "causal"'
+        )

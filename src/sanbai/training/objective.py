@@ -85,9 +85,13 @@ def objective_markers(objective: ObjectiveName) -> tuple[str, ...]:
 
 
 def new_model(
-    objective: ObjectiveName, config: ModelConfig, generator: torch.Generator, *, next_sentence: bool = True
+    objective: ObjectiveName,
+    config: ModelConfig,
+    generator: torch.Generator | None = None,
+    *,
+    next_sentence: bool = True,
 ) -> Pretrained:
-    """Return a model with fresh weights that learns by the objective."""
+    """Return a model that learns by the objective; without a generator its weights are left for a loader to fill."""
     if objective in MASKED:
         return MaskedPairModel(config, generator) if next_sentence else MaskedModel(config, generator)
     return EncoderDecoder(config, generator) if config.encoder_layers else LanguageModel(config, generator)
