@@ -111,14 +111,14 @@ class Recipe(RecipeSection):
     def _check_material(self) -> Self:
         if self.material == "world":
             return self
-        if not self.files.documents:
-            raise ValueError("material is files, but files.documents names none")
-        if self.files.labeled or self.pretrain.objective != "causal":
-            return self  # a classifier or a base model; no assistant is made
-        if not (self.files.demonstrations or self.files.instructions):
-            raise ValueError("material is files, but files.demonstrations names none")
-        if not (self.files.preferences or self.files.instructions):
-            raise ValueError("material is files, but files.preferences names none")
+        files = self.files
+        # A classifier, instructions or another objective may be all that is wanted; else an assistant is.
+        is_assistant = self.pretrain.objective == "causal" and not (files.labeled or files.instructions)
+        for name in ("documents", "demonstrations", "preferences") if is_assistant else ("documents",):
+            if not getattr(files, name):
+                raise ValueError(f"material is files, but files.{name} names none")
+        if not files.preferences:
+            return self
         longest = self.reward.max_prompt_tokens + self.reward.max_response_tokens + 1
         if longest > self.model.max_positions:
             raise ValueError(
