@@ -36,7 +36,7 @@ def smaller(name: str) -> Recipe:
     values["compute"] = {"num_threads": 1, "precision": "float32"}
     values["world"]["document_bytes"] = 60_000
     values["tokenizer"]["vocab_size"] = 420
-    values["model"] |= {"width": 32, "num_heads": 2, "num_kv_heads": 2, "head_width": 16, "feed_forward_width": 32}
+    values["model"] |= {"width": 32, "num_heads": 2, "num_kv_heads": 2, "head_width": 16, "feed_forward_width": 128}
     values["pretrain"] |= {"num_steps": 2, "batch_rows": 2}
     for section in ("classify", "supervise"):
         if section in values:

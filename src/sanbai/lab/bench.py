@@ -67,7 +67,7 @@ def shape(size: Size, **changes: Any) -> ModelConfig:
         "num_heads": size.width // 32,
         "num_kv_heads": size.width // 32,
         "head_width": 32,
-        "feed_forward": "gelu",
+        "feed_forward": "gelu_tanh",
         "feed_forward_width": 4 * size.width,
         "norm": "layer",
         "norm_place": "before",
