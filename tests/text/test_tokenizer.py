@@ -3,18 +3,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.text.conftest import TEXTS
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Engine
 from tokenizers.pre_tokenizers import ByteLevel
 
-from sanbai.foundation.errors import ArtifactError, DataError
+from sanbai.foundation.errors import ArtifactError, DataError, UsageError
 from sanbai.text.byte_alphabet import byte_of_character
-from sanbai.text.reserved import MARKERS
+from sanbai.text.reserved import MARKERS, READING_MARKERS, sentinel_markers
 from sanbai.text.tokenizer import SMALLEST_VOCABULARY, Tokenizer, train_tokenizer
 
 ANY_TEXT = st.text(max_size=60)
@@ -223,3 +225,35 @@ def test_a_tokenizer_without_any_mark_of_an_end_is_refused() -> None:
 
 def test_an_answer_ends_with_its_message_or_its_document(tokenizer: Tokenizer) -> None:
     assert tokenizer.reserved.ends() == {tokenizer.reserved.end, tokenizer.reserved.end_of_text}
+
+
+EXTRA = (*READING_MARKERS.values(), *sentinel_markers(5))
+
+
+def test_extra_markers_get_the_last_ids_and_leave_all_others_as_they_are(tokenizer: Tokenizer) -> None:
+    extended = train_tokenizer(TEXTS * 20, vocab_size=600 + len(EXTRA), extra_markers=EXTRA)
+    assert extended.vocab_size == tokenizer.vocab_size + len(EXTRA)
+    assert extended.reserved == tokenizer.reserved
+    assert all(extended.token_bytes(id_) == tokenizer.token_bytes(id_) for id_ in range(tokenizer.vocab_size))
+    first = tokenizer.vocab_size
+    assert astuple(extended.reading) == (first, first + 1, first + 2)
+    assert extended.sentinels == tuple(range(first + 3, first + 8))
+    assert tokenizer.sentinels == ()
+    with pytest.raises(UsageError, match=r"no <\|mask\|>"):
+        _ = tokenizer.reading
+
+
+def test_no_text_gives_an_extra_marker_before_and_after_the_folder(tmp_path: Path) -> None:
+    trained = train_tokenizer([*TEXTS, "".join(EXTRA) * 9] * 20, vocab_size=600, extra_markers=EXTRA)
+    trained.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    for tokenizer in (trained, loaded):
+        for marker in EXTRA:
+            for text in (marker, f"a{marker}b", marker * 3, f" {marker}"):
+                ids = tokenizer.encode(text)
+                assert not tokenizer.reserved_ids.intersection(ids)
+                assert tokenizer.decode(ids) == text
+    assert (loaded.reading, loaded.sentinels) == (trained.reading, trained.sentinels)
+    names = json.loads((tmp_path / "special_tokens_map.json").read_text())
+    assert names["mask_token"] == "<|mask|>"
+    assert names["additional_special_tokens"][-1] == "<|sentinel_4|>"

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tokenizer": ("tokenizer", "Train a tokenizer; see what it makes of a text."),
     "train": ("train", "Run one training stage of a recipe and what it needs."),
     "evaluate": ("evaluate", "Measure models on held-out prompts and text."),
+    "lab": ("lab", "Reproduce published phenomena in small runs, each with a control."),
     "generate": ("generate", "Complete a text once."),
     "chat": ("chat", "Talk to a model in the terminal."),
     "serve": ("serve", "Serve the chat app, the console and the OpenAI-compatible API."),

@@ -22,7 +22,7 @@ from sanbai.foundation.workspace import Workspace
 from sanbai.rounds.material import FilesMaterial, WorldMaterial, open_material
 from sanbai.rounds.panel import split_panel, split_rankings
 from sanbai.rounds.pipeline import Pipeline
-from sanbai.rounds.recipe import Recipe
+from sanbai.rounds.recipe import Recipe, check_assistant
 from sanbai.rounds.snapshot import read_snapshot_rankings
 from sanbai.rounds.turn import (
     Ancestry,
@@ -70,8 +70,10 @@ def run_round(
         start: the model that the first round starts from; where there is none, one is pretrained.
 
     Raises:
+        RecipeError: the recipe makes no assistant.
         UsageError: the workspace's models were made by another recipe, or the number of labelers does not fit.
     """
+    check_assistant(recipe)
     apply_compute(recipe.compute)
     store = open_store(job.workspace)
     material = open_material(recipe, Path())

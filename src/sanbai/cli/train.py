@@ -18,7 +18,7 @@ from sanbai.cli.options import (
 
 
 @click.command(help="Run one training stage of a recipe and what it needs.")
-@click.argument("stage", type=click.Choice(["pretrain", "supervise"]))
+@click.argument("stage", type=click.Choice(["pretrain", "supervise", "classify"]))
 @click.argument("recipe")
 @data_option
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
@@ -42,12 +42,16 @@ def command(
     from sanbai.cli.recipes import find_recipe, read_recipe
     from sanbai.cli.stores import check_name, open_store, register, resolve_model
     from sanbai.foundation.device import apply_compute
+    from sanbai.foundation.errors import RecipeError
     from sanbai.rounds.material import open_material
     from sanbai.rounds.pipeline import Pipeline
+    from sanbai.training.classify import classify_misfit
 
     if start and stage == "pretrain":
         raise click.UsageError("--start is for supervise: pretraining begins from random weights")
     resolved, _ = read_recipe(find_recipe(recipe), seed=seed)
+    if stage == "classify" and (problem := classify_misfit(resolved.classify, resolved.model)):
+        raise RecipeError(f"{recipe}: {problem}")
     space = open_workspace(workspace, database)
     store = open_store(space)
     check_name(name)
@@ -61,6 +65,8 @@ def command(
         model = pipeline.base(tokenizer, shards)
         if stage == "supervise":
             model = pipeline.supervised(model, shards, pipeline.demonstrations())
+        if stage == "classify":
+            model = pipeline.classifier(model, pipeline.labeled())
     if name:
         register(store, name, "base" if stage == "pretrain" else "supervised", model, parent=start)
     click.echo(f"{model.path} {dict(model.metrics)}")

@@ -69,12 +69,14 @@ class PackedBatch:
         positions_BT: int64, from 0 in each segment.
         loss_mask_BT: bool, whether the *token at this place* is a target, so compare it with the logits one place
             before. Never true on the first token of a segment, which nothing precedes, nor on padding.
+        prefix_BT: bool, tokens that are seen from everywhere in their segment, or None where there are none.
     """
 
     tokens_BT: NDArray[np.int64]
     segments_BT: NDArray[np.int64]
     positions_BT: NDArray[np.int64]
     loss_mask_BT: NDArray[np.bool_]
+    prefix_BT: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +281,11 @@ class PackedBatches:
             np.concatenate([part.positions_BT for part in parts]),
             np.concatenate([part.loss_mask_BT for part in parts]),
         )
+
+    @property
+    def epochs(self) -> float:
+        """How often the items were read."""
+        return self.cursor.epoch + self.cursor.row / self.plan.num_rows
 
     def _advance(self, row: int) -> None:
         if row < self.plan.num_rows:

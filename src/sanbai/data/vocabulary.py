@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,21 @@ from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 NUM_TOKENIZER_STEPS = 2
 
 
-def build_tokenizer(stage: Stage, corpus: Artifact, recipe: TokenizerRecipe) -> dict[str, Any]:
+def build_tokenizer(
+    stage: Stage, corpus: Artifact, recipe: TokenizerRecipe, *, extra_markers: Sequence[str] = ()
+) -> dict[str, Any]:
     """Write a tokenizer's folder and return its metrics, among them bytes per token on held-out documents.
 
     Args:
         stage: its folder receives `tokenizer.json` and companions.
         corpus: made by `build_corpus`.
         recipe: size and sample.
+        extra_markers: reserved tokens that an objective needs beside the usual ones.
     """
     texts = sample_texts(corpus.file("train.jsonl.gz"), recipe.sample_bytes)
-    tokenizer = train_tokenizer(texts, vocab_size=recipe.vocab_size, min_frequency=recipe.min_frequency)
+    tokenizer = train_tokenizer(
+        texts, vocab_size=recipe.vocab_size, min_frequency=recipe.min_frequency, extra_markers=extra_markers
+    )
     stage.run.record(1, vocab_size=tokenizer.vocab_size)
     stage.run.raise_if_stopping()
     tokenizer.save(stage.folder)

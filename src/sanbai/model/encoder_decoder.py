@@ -35,10 +35,15 @@ class EncoderDecoder(nn.Module):
         self.encoder.token_embedding = self.decoder.trunk.token_embedding
 
     def encode(
-        self, tokens_BM: Tensor, segments_BM: Tensor | None = None, *, reports: list[RouterReport] | None = None
+        self,
+        tokens_BM: Tensor,
+        segments_BM: Tensor | None = None,
+        *,
+        reports: list[RouterReport] | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return memory_BMD of what is read; segment 0 is padding."""
-        memory_BMD: Tensor = self.encoder(tokens_BM, segments_BT=segments_BM, reports=reports)
+        memory_BMD: Tensor = self.encoder(tokens_BM, segments_BT=segments_BM, reports=reports, generator=generator)
         return memory_BMD
 
     def forward(
@@ -50,6 +55,7 @@ class EncoderDecoder(nn.Module):
         decoder_segments_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
         reports: list[RouterReport] | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return logits_BTV of the token after each one written.
 
@@ -61,13 +67,15 @@ class EncoderDecoder(nn.Module):
             cache: positions written before. Later passes of a decoding call `decoder` alone: the cache holds what was
                 read.
             reports: gets what each sparse layer's router did appended, the encoder's first.
+            generator: of the experts' jitter and dropout in training; by default torch's own.
         """
         logits_BTV: Tensor = self.decoder(
             decoder_tokens_BT,
             segments_BT=decoder_segments_BT,
-            memory_BMD=self.encode(tokens_BM, segments_BM, reports=reports),
+            memory_BMD=self.encode(tokens_BM, segments_BM, reports=reports, generator=generator),
             memory_segments_BM=segments_BM,
             cache=cache,
             reports=reports,
+            generator=generator,
         )
         return logits_BTV

@@ -5,7 +5,8 @@ names and settings are tables in `layouts/`; here they are only applied.
 
 A stock score head has no bias. A scalar model's bias is kept in `config.json` as `sanbai_reward_bias`: other programs
 give scores that lie lower by that constant, and rank the same. Settings of experts that no stock layout has, such as
-their capacity, are kept there as `sanbai_experts`.
+their capacity, are kept there as `sanbai_experts`. A prefix mask is saved as a causal one, which it is for who gives no
+prefix, and kept as `sanbai_masks`.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ LAYOUTS = (
 
 BIAS_KEY = "sanbai_reward_bias"
 EXPERTS_KEY = "sanbai_experts"
+MASKS_KEY = "sanbai_masks"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -238,14 +240,13 @@ def layout_for(model: Model) -> tuple[Layout, Head]:
     Raises:
         ModelError: there is none.
     """
-    wanted = effective_fields(model.config)
+    config = _without_prefix(model.config)
+    wanted = effective_fields(config)
     nearest: tuple[int, str] = (len(wanted), "")
     for layout in LAYOUTS:
         try:
-            settings = {"vocab_size": model.config.vocab_size, "tie_word_embeddings": model.config.tied_embeddings}
-            found = effective_fields(
-                ModelConfig.model_validate(layout.read({**settings, **layout.write(model.config)}))
-            )
+            settings = {"vocab_size": config.vocab_size, "tie_word_embeddings": config.tied_embeddings}
+            found = effective_fields(ModelConfig.model_validate(layout.read({**settings, **layout.write(config)})))
         except (ModelError, ValidationError):
             continue
         differing = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
@@ -256,6 +257,11 @@ def layout_for(model: Model) -> tuple[Layout, Head]:
             differing = [f"having no head for {_NAMES[type(model)]}"]
         nearest = min(nearest, (len(differing), f"{layout.model_type}, differs in {', '.join(differing)}"))
     raise ModelError(f"no stock architecture has this shape; the nearest, {nearest[1] or 'none, differs in all'}")
+
+
+def _without_prefix(config: ModelConfig) -> ModelConfig:
+    masks = ["causal" if kind == "prefix" else kind for kind in config.masks]
+    return ModelConfig.model_validate({**config.model_dump(), "masks": masks})
 
 
 def _describe(model: Model, layout: Layout, head: Head, tokenizer: Tokenizer | None) -> dict[str, Any]:
@@ -278,8 +284,10 @@ def _describe(model: Model, layout: Layout, head: Head, tokenizer: Tokenizer | N
         "eos_token_id": None if reserved is None else [reserved.end, *sorted(reserved.ends() - {reserved.end})],
         # A stock score head finds each row's last token by looking for padding, so it needs an id for it.
         "pad_token_id": 0 if reserved is None else reserved.pad,
-        **layout.write(config),
+        **layout.write(_without_prefix(config)),
     }
+    if "prefix" in config.masks:
+        settings[MASKS_KEY] = config.masks
     if config.sparse_layers != "none":
         settings[EXPERTS_KEY] = config.experts.model_dump(mode="json")
     if isinstance(model, ScalarModel):
@@ -311,6 +319,8 @@ def _understand(settings: Settings, path: Path) -> tuple[ModelConfig, Layout, He
             fields = layout.read(settings)
             if EXPERTS_KEY in settings:
                 fields["experts"] = settings[EXPERTS_KEY]
+            if MASKS_KEY in settings:
+                fields["masks"] = settings[MASKS_KEY]
             return ModelConfig.model_validate(fields), layout, head
         except ModelError as error:
             problem = problem or str(error)

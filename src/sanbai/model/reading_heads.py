@@ -90,6 +90,16 @@ class MaskedPairModel(nn.Module):
         """The trunk's shape."""
         return self.trunk.config
 
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return logits [..., V] of hidden vectors [..., D]; lets a caller compute them for masked positions only."""
+        logits: Tensor = self.head(hidden, self.trunk.token_embedding.weight)
+        return logits
+
+    def pair_logits(self, hidden_BTD: Tensor, segments_BT: Tensor | None) -> Tensor:
+        """Return logits_B2 of sentences, 0 that the second follows and 1 that it does not."""
+        logits_B2: Tensor = self.sentence(self.pooler(hidden_BTD, segments_BT))
+        return logits_B2
+
     def forward(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
         """Return logits_BTV of the masked model; arguments as `Transformer.forward`."""
         return self.both(tokens_BT, **inputs)[0]
@@ -97,8 +107,7 @@ class MaskedPairModel(nn.Module):
     def both(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> tuple[Tensor, Tensor]:
         """Return logits_BTV of tokens and logits_B2 of sentences, 0 that the second follows and 1 that it does not."""
         hidden_BTD = self.trunk(tokens_BT, **inputs)
-        pooled_BD = self.pooler(hidden_BTD, inputs.get("segments_BT"))
-        return self.head(hidden_BTD, self.trunk.token_embedding.weight), self.sentence(pooled_BD)
+        return self.logits(hidden_BTD), self.pair_logits(hidden_BTD, inputs.get("segments_BT"))
 
 
 class NextSentenceModel(nn.Module):
@@ -150,7 +159,10 @@ class Classifier(nn.Module):
 
     def forward(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
         """Return logits_BC; arguments as `Transformer.forward`, a row of one text."""
-        hidden_BTD, segments_BT = self.trunk(tokens_BT, **inputs), inputs.get("segments_BT")
+        return self.logits(self.trunk(tokens_BT, **inputs), inputs.get("segments_BT"))
+
+    def logits(self, hidden_BTD: Tensor, segments_BT: Tensor | None) -> Tensor:
+        """Return logits_BC of the trunk's hidden vectors; lets a caller use them for another head too."""
         text_BD = _pick(hidden_BTD, segments_BT, first=False)
         if self.pooler is not None:
             text_BD = self.pooler(hidden_BTD, segments_BT)

@@ -55,6 +55,23 @@ def next_token_loss(logits_BTV: Tensor, target_BT: Tensor, mask_BT: Tensor) -> T
     return masked_sum(-token_logprobs(logits_BTV, target_BT), mask_BT) / mask_BT.sum()
 
 
+def categorical_loss(logits_NC: Tensor, target_N: Tensor, *, denominator: float) -> Tensor:
+    """Σ_n -log p(target_n) / denominator, in nats: of masked tokens, of written tokens, of classes.
+
+    With N as denominator it is their mean; a part of a batch is divided by the whole batch's number, so that parts
+    add up.
+
+    Args:
+        logits_NC: carries the gradient; reduced in float32 (float64 stays).
+        target_N: ids or classes, in [0, C); N may be 0.
+        denominator: above 0.
+
+    Returns:
+        A scalar, float32 at least.
+    """
+    return -token_logprobs(logits_NC, target_N).sum() / denominator
+
+
 def chunked_next_token_loss(
     hidden_ND: Tensor, head_VD: Tensor, target_N: Tensor, weight_N: Tensor, *, chunk: int = 1024
 ) -> Tensor:

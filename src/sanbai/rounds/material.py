@@ -11,19 +11,24 @@ from typing import Literal, Protocol
 
 from sanbai.data.conversations import Conversation, read_conversations
 from sanbai.data.documents import Document, read_documents
+from sanbai.data.labeled import LabeledSplits, LabeledText, read_labeled
+from sanbai.data.mixtures import InstructionMixture, read_instruction_tasks
 from sanbai.data.preferences import read_preferences
 from sanbai.data.prompts import Prompt
 from sanbai.data.rankings import Ranking
 from sanbai.data.sources import find_files
 from sanbai.foundation.errors import UsageError
-from sanbai.foundation.files import sha256_file
+from sanbai.foundation.files import read_lines, sha256_file
 from sanbai.foundation.seeds import derive_seed, python_random
 from sanbai.rounds.panel import RankingsByUse
 from sanbai.rounds.recipe import Recipe
 from sanbai.world.demonstrations import conversations
 from sanbai.world.documents import documents as world_documents
+from sanbai.world.entities import names_and_phrases
+from sanbai.world.instructions import instruction_tasks
 from sanbai.world.labelers import SimulatedLabeler, best_possible_accuracy, comparisons_of
 from sanbai.world.labelers import labelers as make_labelers
+from sanbai.world.letters import letters
 from sanbai.world.prompts import Prompt as WorldPrompt
 from sanbai.world.prompts import prompts as world_prompts
 from sanbai.world.village import Village, make_village
@@ -44,6 +49,12 @@ class Material(Protocol):
 
     def demonstrations(self) -> list[Conversation]:
         """Return the conversations to imitate."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names and phrases that a model may learn whole."""
+
+    def labeled(self) -> LabeledSplits:
+        """Return texts with their classes, to learn from and to measure by."""
 
     def prompts(self, purpose: Purpose, num: int, *, round: int = 1) -> list[Prompt]:  # noqa: A002 - the word
         """Return up to `num` prompts for a purpose; those of one round differ from those of another."""
@@ -70,7 +81,13 @@ class WorldMaterial:
             yield Document(**planted.row)
 
     def demonstrations(self) -> list[Conversation]:
-        """Return demonstrations with the faults of real ones, some of them further turns of a conversation."""
+        """Return demonstrations with the faults of real ones, some of them further turns, or faultless instructions."""
+        recipe = self.recipe
+        if recipe.demonstrations == "instructions":
+            seed = derive_seed(recipe.seed, "instructions")
+            tasks = instruction_tasks(self.village, seed, num=recipe.num_demonstrations, recipe=recipe.world)
+            mixture = InstructionMixture(tasks, cap=recipe.mixture_cap, seed=seed)
+            return [mixture.conversation(index) for index in range(recipe.num_demonstrations)]
         seed = derive_seed(self.recipe.seed, "prompts", "supervise")
         asked = world_prompts(
             self.village, seed, split="train", num=self.recipe.num_demonstrations, recipe=self.recipe.world
@@ -79,6 +96,19 @@ class WorldMaterial:
             Conversation(id=identity, messages=messages, source="world")
             for identity, messages in conversations(asked, self.recipe.seed, self.recipe.world)
         ]
+
+    def names(self) -> tuple[str, ...]:
+        """Return the village's names and phrases."""
+        return names_and_phrases(self.village)
+
+    def labeled(self) -> LabeledSplits:
+        """Return letters with their writers' feelings; the held-out ones name other people."""
+        recipe = self.recipe
+        train = letters(self.village, recipe.seed, num=recipe.num_examples)
+        heldout = letters(self.village, recipe.seed, num=recipe.num_heldout_examples, heldout=True)
+        return LabeledSplits(
+            *([LabeledText(letter.id, letter.text, letter.feeling) for letter in each] for each in (train, heldout))
+        )
 
     def judged_prompts(self, purpose: Purpose, num: int, *, round: int = 1) -> list[WorldPrompt]:  # noqa: A002
         """Return prompts together with the truth that the oracle judges by."""
@@ -138,6 +168,9 @@ class FilesMaterial:
         patterns = [source.path for source in files.documents]
         patterns += [source.path for source in files.demonstrations]
         patterns += [source.path for source in files.preferences]
+        patterns += [source.path for source in files.labeled]
+        patterns += [source.path for source in files.instructions]
+        patterns += files.names
         paths = {path for pattern in patterns for path in find_files(self.folder, pattern)}
         return {str(path.relative_to(self.folder)): sha256_file(path) for path in sorted(paths)}
 
@@ -146,8 +179,29 @@ class FilesMaterial:
         return read_documents(self.folder, self.recipe.files.documents)
 
     def demonstrations(self) -> list[Conversation]:
-        """Return the demonstrations of the files."""
-        return list(read_conversations(self.folder, self.recipe.files.demonstrations))
+        """Return the demonstrations of the files, and the mixture of their instructions."""
+        files = self.recipe.files
+        demonstrations = list(read_conversations(self.folder, files.demonstrations))
+        if files.instructions:
+            tasks = read_instruction_tasks(self.folder, files.instructions)
+            seed = derive_seed(self.recipe.seed, "instructions")
+            mixture = InstructionMixture(tasks, cap=self.recipe.mixture_cap, seed=seed)
+            demonstrations += [mixture.conversation(index) for index in range(self.recipe.num_demonstrations)]
+        return demonstrations
+
+    def names(self) -> tuple[str, ...]:
+        """Return the lines of the files of names."""
+        paths = [path for pattern in self.recipe.files.names for path in find_files(self.folder, pattern)]
+        return tuple(line.strip() for path in paths for _, line in read_lines(path) if line.strip())
+
+    def labeled(self) -> LabeledSplits:
+        """Return the labelled texts of the files; each is held out or not by its own hash."""
+        splits = LabeledSplits([], [])
+        for example in read_labeled(self.folder, self.recipe.files.labeled):
+            place = _place(f"{example.text}\0{example.second}", "labeled")
+            heldout = place < self.recipe.files.heldout_share
+            (splits.heldout if heldout else splits.train).append(example)
+        return splits
 
     @cached_property
     def preferences(self) -> RankingsByUse:

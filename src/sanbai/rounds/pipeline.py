@@ -13,6 +13,7 @@ from typing import Any
 
 from sanbai.data.conversations import Conversation
 from sanbai.data.corpus import NUM_CORPUS_STEPS, build_corpus
+from sanbai.data.labeled import LabeledText, classes_of
 from sanbai.data.rankings import Ranking
 from sanbai.data.records import write_records
 from sanbai.data.shards import ShardReader, build_shards
@@ -27,14 +28,17 @@ from sanbai.foundation.errors import UsageError
 from sanbai.foundation.files import canonical_json, read_jsonl
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.run import read_metrics
+from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Build, Job, Stage, run_stage
 from sanbai.model.heads import LanguageModel
-from sanbai.model.hugging_face import StoredModel, load_language_model
+from sanbai.model.hugging_face import StoredModel, load_language_model, load_model
 from sanbai.rounds.material import Material, Purpose, WorldMaterial
 from sanbai.rounds.recipe import Recipe
 from sanbai.rounds.tasks import LabelRecipe, num_task_steps, sample_tasks
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.classify import check_classes, classify, num_classify_steps
+from sanbai.training.objective import NUM_WATCHED_ROWS, Pretrained, measure, objective_markers, open_batches
 from sanbai.training.ppo import train_ppo
 from sanbai.training.pretrain import pretrain
 from sanbai.training.reward import num_reward_steps, train_reward
@@ -78,10 +82,14 @@ class Pipeline:
             return self.start
 
         def build(stage: Stage) -> Mapping[str, Any]:
-            return build_tokenizer(stage, corpus, self.recipe.tokenizer)
+            return build_tokenizer(stage, corpus, self.recipe.tokenizer, extra_markers=markers)
 
+        markers = objective_markers(self.recipe.pretrain.objective)
+        inputs = {"extra_markers": " ".join(markers)} if markers else None
         sections = {"tokenizer": self.recipe.tokenizer}
-        return self._run("tokenizer", "tokenizer", "data", sections, {"corpus": corpus}, NUM_TOKENIZER_STEPS, build)
+        return self._run(
+            "tokenizer", "tokenizer", "data", sections, {"corpus": corpus}, NUM_TOKENIZER_STEPS, build, inputs
+        )
 
     def shards(self, corpus: Artifact, tokenizer: Artifact) -> Artifact:
         """Encode the corpus."""
@@ -97,21 +105,27 @@ class Pipeline:
         """Pretrain the base model, where there is none to start from."""
         if self.start is not None:
             return self.start
+        recipe = self.recipe.pretrain
 
         def build(stage: Stage) -> Mapping[str, Any]:
             return pretrain(
                 stage,
-                self.recipe.pretrain,
+                recipe,
                 self.recipe.compute,
                 config=self.recipe.model,
                 tokenizer=load_tokenizer(tokenizer),
                 items=ShardReader(shards, "train"),
-                evaluate=self.watch_language(tokenizer, shards),
+                evaluate=self.watch_language(tokenizer, shards)
+                if recipe.objective == "causal"
+                else self.watch_objective(tokenizer, shards),
+                names=self.material.names() if recipe.objective == "entity_masked" else (),
             )
 
-        sections = self._with_compute(pretrain=self.recipe.pretrain, model=self.recipe.model)
+        sections = self._with_compute(pretrain=recipe, model=self.recipe.model)
+        if recipe.objective == "entity_masked":
+            sections |= self._source_sections()
         parents = {"tokenizer": tokenizer, "shards": shards}
-        return self._run("model", "pretrain", "training", sections, parents, self.recipe.pretrain.num_steps, build)
+        return self._run("model", "pretrain", "training", sections, parents, recipe.num_steps, build)
 
     def demonstrations(self) -> Artifact:
         """Collect the demonstrations."""
@@ -123,7 +137,8 @@ class Pipeline:
                 )
             }
 
-        inputs = {"num_demonstrations": str(self.recipe.num_demonstrations)}
+        names = ("num_demonstrations", "demonstrations", "mixture_cap")
+        inputs = {name: str(getattr(self.recipe, name)) for name in names}
         return self._run("demonstrations", "demonstrations", "world", self._source_sections(), {}, 1, build, inputs)
 
     def supervised(self, base: Artifact, shards: Artifact, demonstrations: Artifact) -> Artifact:
@@ -156,6 +171,42 @@ class Pipeline:
         parents = {"base": base, "shards": shards, "demonstrations": demonstrations}
         num_steps = num_supervise_steps(self.recipe.supervise, items)
         return self._run("model", "supervise", "training", sections, parents, num_steps, build)
+
+    def labeled(self) -> Artifact:
+        """Collect the texts with classes."""
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            splits = self.material.labeled()
+            check_classes(splits.heldout, classes_of(splits.train))
+            return {
+                "train": write_records(stage.folder / "train.jsonl.gz", splits.train),
+                "heldout": write_records(stage.folder / "heldout.jsonl.gz", splits.heldout),
+            }
+
+        inputs = {name: str(getattr(self.recipe, name)) for name in ("num_examples", "num_heldout_examples")}
+        return self._run("labeled", "labeled", "world", self._source_sections(), {}, 1, build, inputs)
+
+    def classifier(self, base: Artifact, labeled: Artifact) -> Artifact:
+        """Fine-tune the base model on texts with classes."""
+        recipe = self.recipe.classify
+        train, heldout = (read_labeled_records(labeled, split) for split in ("train", "heldout"))
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return classify(
+                stage,
+                recipe,
+                self.recipe.compute,
+                model=load_model(base.path),
+                tokenizer=load_tokenizer(base),
+                examples=train,
+                heldout=heldout,
+            )
+
+        sections = self._with_compute(classify=recipe)
+        parents = {"base": base, "labeled": labeled}
+        return self._run(
+            "model", "classify", "training", sections, parents, num_classify_steps(recipe, len(train)), build
+        )
 
     def tasks(self, policy: Artifact, *, round: int) -> Artifact:  # noqa: A002 - the field's own word
         """Sample the answers that simulated labelers of a round rank."""
@@ -353,6 +404,28 @@ class Pipeline:
 
         return evaluate
 
+    def watch_objective(self, tokenizer: Artifact, shards: Artifact) -> Callable[[Pretrained], dict[str, float]]:
+        """Return a function that measures the recipe's objective on the same held-out rows again and again."""
+        recipe = self.recipe.pretrain
+        batch = next(
+            open_batches(
+                recipe.objective,
+                ShardReader(shards, "validation"),
+                load_tokenizer(tokenizer),
+                row_length=recipe.row_length,
+                batch_rows=NUM_WATCHED_ROWS,
+                seed=derive_seed(self.recipe.seed, "pretrain", "held out"),
+                to_encoder=bool(self.recipe.model.encoder_layers),
+                next_sentence=recipe.next_sentence,
+                names=self.material.names() if recipe.objective == "entity_masked" else (),
+            )
+        )
+
+        def evaluate(model: Pretrained) -> dict[str, float]:
+            return measure(model, batch, self.recipe.compute, micro_batch_rows=recipe.micro_batch_rows)
+
+        return evaluate
+
     def _contestant(self, name: str, artifact: Artifact, tokenizer: Tokenizer) -> Contestant:
         model = load_language_model(artifact.path)
         asked_by = chat_contestant if knows_turns(artifact) else transcript_contestant
@@ -435,6 +508,12 @@ def read_demonstrations(artifact: Artifact) -> list[Conversation]:
     """Return the conversations of a demonstrations artifact."""
     path = artifact.file("demonstrations.jsonl.gz")
     return [Conversation.from_row(row, where=str(path)) for row in read_jsonl(path)]
+
+
+def read_labeled_records(artifact: Artifact, split: str) -> list[LabeledText]:
+    """Return the texts of a labelled artifact's split."""
+    path = artifact.file(f"{split}.jsonl.gz")
+    return [LabeledText.from_row(row, where=str(path)) for row in read_jsonl(path)]
 
 
 def _short_demonstrations(artifact: Artifact, tokenizer: Tokenizer, *, max_tokens: int) -> list[Conversation]:

@@ -23,7 +23,7 @@ from sanbai.evaluation.files import FilesHeldOut, Judges, evaluate_files, num_fi
 from sanbai.evaluation.models import Context
 from sanbai.evaluation.readers import HeldOutText, excerpts
 from sanbai.foundation.artifacts import Artifact
-from sanbai.foundation.errors import DataError
+from sanbai.foundation.errors import DataError, RecipeError
 from sanbai.foundation.files import canonical_json, read_json, read_jsonl, write_atomic
 from sanbai.foundation.run import read_metrics
 from sanbai.foundation.stage import Job, Stage, run_stage
@@ -31,7 +31,7 @@ from sanbai.model.hugging_face import load_language_model
 from sanbai.rounds.material import FilesMaterial
 from sanbai.rounds.panel import RankingsByUse
 from sanbai.rounds.pipeline import Pipeline, knows_turns
-from sanbai.rounds.recipe import Recipe
+from sanbai.rounds.recipe import Recipe, check_assistant
 from sanbai.rounds.turn import Ancestry, make_ancestry
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.reward_model import load_reward_model
@@ -73,10 +73,16 @@ def run_files(job: Job, recipe: Recipe, folder: Path, *, start: Artifact | None 
 
     Raises:
         DataError: the folder or a file is missing, damaged, or leaves nothing to learn from.
+        RecipeError: the recipe makes no assistant.
         Interrupted: asked to stop; the same call continues.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; name the one that the recipe's paths are relative to with --data")
+    check_assistant(recipe)
+    if not recipe.files.preferences:
+        raise RecipeError(
+            "files.preferences names none, and practice wants them; `sanbai train` runs the stages before"
+        )
     material = FilesMaterial(recipe, folder)
     material.fingerprint()  # a missing file ends the run before its first hour
     pipeline = Pipeline(job, recipe, material, start)

@@ -8,16 +8,21 @@ from pydantic import Field, model_validator
 
 from sanbai.data.conversations import ConversationSource
 from sanbai.data.documents import DocumentSource
+from sanbai.data.labeled import LabeledSource
+from sanbai.data.mixtures import InstructionSource
 from sanbai.data.preferences import PreferenceSource
 from sanbai.data.recipe import DataRecipe
 from sanbai.evaluation.recipe import EvaluateRecipe
 from sanbai.foundation.device import Compute
+from sanbai.foundation.errors import RecipeError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.config import ModelConfig
 from sanbai.rounds.gate import GateRecipe
 from sanbai.rounds.tasks import LabelRecipe
 from sanbai.text.recipe import TokenizerRecipe
+from sanbai.training.classify import ClassifyRecipe
+from sanbai.training.objective import misfit
 from sanbai.training.ppo import PpoRecipe
 from sanbai.training.pretrain import PretrainRecipe
 from sanbai.training.reward import RewardRecipe
@@ -34,8 +39,15 @@ class FilesRecipe(RecipeSection):
     """Conversations to imitate."""
     preferences: tuple[PreferenceSource, ...] = ()
     """Compared answers to learn the reward from; their prompts are the ones that the policy practises on."""
+    instructions: tuple[InstructionSource, ...] = ()
+    """Tasks with templates (FLAN, Wei et al. 2021, arXiv:2109.01652); `num_demonstrations` conversations of their
+    mixture are imitated beside the demonstrations."""
+    labeled: tuple[LabeledSource, ...] = ()
+    """Texts with their classes, for `sanbai train classify`."""
+    names: tuple[str, ...] = ()
+    """Files of names and phrases, one a line, that `pretrain.objective = "entity_masked"` hides whole."""
     heldout_share: float = Field(default=0.2, gt=0.0, lt=1.0)
-    """Share of the preference prompts that only measure."""
+    """Share of the preference prompts, and of the labelled texts, that only measure."""
     judge_share: float = Field(default=0.5, gt=0.0, lt=1.0)
     """Share of the other prompts whose comparisons teach the second judge, and not the reward model."""
 
@@ -48,7 +60,17 @@ class Recipe(RecipeSection):
     material: Literal["world", "files"] = "world"
     """`world`: the tiny world writes documents, prompts and demonstrations, and judges; `files`: section `[files]`."""
     num_demonstrations: int = Field(default=13_000, ge=1)
-    """Demonstrations that the world writes; of files all are read."""
+    """Demonstrations that the world writes, or conversations drawn from `files.instructions`; of other files all are
+    read."""
+    demonstrations: Literal["labelers", "instructions"] = "labelers"
+    """What the world writes to be imitated. `labelers`: answers with the faults of people's; `instructions`: a mixture
+    of its tasks, answered without a fault (FLAN). Of files both are read, whichever there are."""
+    mixture_cap: int = Field(default=3000, ge=1)
+    """A task counts no more examples than this in a mixture's rates; 3000 is FLAN's."""
+    num_examples: int = Field(default=2000, ge=2)
+    """Texts with classes that the world writes for `[classify]`; of files all are read."""
+    num_heldout_examples: int = Field(default=500, ge=1)
+    """Texts with classes that the world writes to measure by."""
     compute: Compute = Compute()
     """Section `[compute]`."""
     world: WorldRecipe = WorldRecipe()
@@ -67,6 +89,8 @@ class Recipe(RecipeSection):
     """Section `[supervise]`."""
     adapter: AdapterRecipe = AdapterRecipe()
     """Section `[adapter]`."""
+    classify: ClassifyRecipe = ClassifyRecipe()
+    """Section `[classify]`; no part of the round."""
     label: LabelRecipe = LabelRecipe()
     """Section `[label]`."""
     reward: RewardRecipe = RewardRecipe()
@@ -79,12 +103,25 @@ class Recipe(RecipeSection):
     """Section `[gate]`."""
 
     @model_validator(mode="after")
+    def _check_objective(self) -> Self:
+        if problem := misfit(self.pretrain.objective, self.model):
+            raise ValueError(problem)
+        if self.pretrain.objective == "entity_masked" and self.material == "files" and not self.files.names:
+            raise ValueError('pretrain.objective = "entity_masked" hides names whole, but files.names names no file')
+        return self
+
+    @model_validator(mode="after")
     def _check_material(self) -> Self:
         if self.material == "world":
             return self
-        for name in ("documents", "demonstrations", "preferences"):
-            if not getattr(self.files, name):
+        files = self.files
+        # A classifier, instructions or another objective may be all that is wanted; else an assistant is.
+        is_assistant = self.pretrain.objective == "causal" and not (files.labeled or files.instructions)
+        for name in ("documents", "demonstrations", "preferences") if is_assistant else ("documents",):
+            if not getattr(files, name):
                 raise ValueError(f"material is files, but files.{name} names none")
+        if not files.preferences:
+            return self
         longest = self.reward.max_prompt_tokens + self.reward.max_response_tokens + 1
         if longest > self.model.max_positions:
             raise ValueError(
@@ -97,3 +134,16 @@ class Recipe(RecipeSection):
                 f"{self.reward.max_response_tokens}: the reward model has never read such answers; lower the first"
             )
         return self
+
+
+def check_assistant(recipe: Recipe) -> None:
+    """Refuse a recipe whose base model is no language model: nothing can be asked of it.
+
+    Raises:
+        RecipeError: so it is.
+    """
+    objective = recipe.pretrain.objective
+    if objective != "causal":
+        raise RecipeError(
+            f'pretrain.objective = "{objective}" makes no assistant; run `sanbai train pretrain`, or choose "causal"'
+        )

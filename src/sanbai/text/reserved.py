@@ -4,11 +4,14 @@ Their ids come first, in this order, in every tokenizer trained here. Their name
 servers; inside Sanbai they are ids put between encoded texts, never parsed out of a text.
 
 A tokenizer from elsewhere has special tokens of its own (`companions.py`): they mark the same places.
+
+Objectives that hide part of a text need more of them: a mask, what opens and separates texts to be read, sentinels in
+the place of spans. Only tokenizers that are trained for such an objective have these, as their last ids.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 #: Name in code -> marker in files, in the order of the ids.
 MARKERS = {
@@ -38,3 +41,30 @@ class ReservedIds:
     def ends(self) -> frozenset[int]:
         """Return the ids that end an answer: of a message, and of a document."""
         return frozenset({self.end, self.end_of_text}) | self.other_ends
+
+
+#: The same for models that read from both sides.
+READING_MARKERS = {"mask": "<|mask|>", "cls": "<|cls|>", "sep": "<|sep|>"}
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingIds:
+    """The id of each reserved token of a masked model."""
+
+    mask: int
+    """Stands where a token is hidden."""
+    cls: int
+    """Opens what is read; the vector there speaks for all of it."""
+    sep: int
+    """Ends each text of what is read."""
+
+
+assert list(READING_MARKERS) == [field.name for field in fields(ReadingIds)]
+
+#: A tokenizer for span corruption has this many unless told otherwise: T5's (Raffel et al. 2020, arXiv:1910.10683).
+NUM_SENTINELS = 100
+
+
+def sentinel_markers(num: int = NUM_SENTINELS) -> tuple[str, ...]:
+    """Return the markers of sentinels 0, 1, ..., which stand in the place of a text's first span, its second, ..."""
+    return tuple(f"<|sentinel_{number}|>" for number in range(num))

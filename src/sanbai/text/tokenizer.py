@@ -20,6 +20,7 @@ their models spell a special token from ordinary text (T5's `</s>`); such an id 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Engine
 
-from sanbai.foundation.errors import ArtifactError, DataError
+from sanbai.foundation.errors import ArtifactError, DataError, UsageError
 from sanbai.foundation.files import write_atomic, write_json_atomic
 from sanbai.text.byte_alphabet import byte_of_character
 from sanbai.text.chat_markup import CHAT_TEMPLATE, ROLES
@@ -40,7 +41,7 @@ from sanbai.text.companions import (
     turns_template,
 )
 from sanbai.text.foreign_template import Pieces, Template, cut
-from sanbai.text.reserved import MARKERS, ReservedIds
+from sanbai.text.reserved import MARKERS, READING_MARKERS, ReadingIds, ReservedIds, sentinel_markers
 from sanbai.text.spelling import Spelling
 from sanbai.text.turns import Turns
 
@@ -80,6 +81,8 @@ class Tokenizer:
         # What text may give is no marker: the unknown token stands for text that the vocabulary lacks.
         self.reserved_ids = frozenset(id_of.values()) - {self._spelling.unknown_id}
         self.prefix = self._spelling.prefix
+        self.sentinels = _sentinels(id_of)
+        self._id_of_marker: Mapping[str, int] = id_of
         self._companions = companions or Companions()
         self.knows_turns = True
         """Whether the folder had a chat template, so that its model may have seen conversations in it."""
@@ -154,6 +157,24 @@ class Tokenizer:
             self._engine.encode_special_tokens = True
 
     @property
+    def reading(self) -> ReadingIds:
+        """The reserved ids of masked models.
+
+        Raises:
+            UsageError: the tokenizer was not trained for one.
+        """
+        if missing := [marker for marker in READING_MARKERS.values() if marker not in self._id_of_marker]:
+            raise UsageError(
+                f"the tokenizer has no {missing[0]}; train one by a recipe whose pretrain.objective masks tokens"
+            )
+        return ReadingIds(**{name: self._id_of_marker[marker] for name, marker in READING_MARKERS.items()})
+
+    @property
+    def has_reading(self) -> bool:
+        """Whether it has the reserved ids of masked models."""
+        return all(marker in self._id_of_marker for marker in READING_MARKERS.values())
+
+    @property
     def vocab_size(self) -> int:
         """Number of ids, reserved ones included; an embedding has this many rows, or more that no text uses."""
         return self._spelling.num_ids
@@ -223,8 +244,11 @@ class Tokenizer:
             "bos_token": MARKERS["end_of_text"],
             "eos_token": MARKERS["end"],
             "pad_token": MARKERS["pad"],
-            "additional_special_tokens": [MARKERS[role] for role in ("system", "user", "assistant", "tool")],
+            "additional_special_tokens": [MARKERS[role] for role in ("system", "user", "assistant", "tool")]
+            + list(sentinel_markers(len(self.sentinels))),
         }
+        if self.has_reading:
+            names |= {f"{name}_token": marker for name, marker in READING_MARKERS.items()}
         write_json_atomic(folder / SPECIAL_TOKENS, names)
         configuration = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **names}
         write_json_atomic(folder / CONFIGURATION, configuration)
@@ -255,19 +279,24 @@ class Tokenizer:
         return cls(engine, source=str(path), companions=Companions.read(folder))
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_frequency: int = 2) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], *, vocab_size: int, min_frequency: int = 2, extra_markers: Sequence[str] = ()
+) -> Tokenizer:
     """Learn a byte-level BPE vocabulary. The same texts, in any order, give the same vocabulary.
 
     Args:
         texts: what to learn from; read once.
         vocab_size: number of ids wanted, `SMALLEST_VOCABULARY` or more; fewer come out when the texts are too few.
         min_frequency: a pair is merged only if it occurs this often.
+        extra_markers: reserved tokens beside the usual ones; they get the last ids and count as part of the size, so
+            that all ids before them are those of a smaller vocabulary without them.
 
     Raises:
         DataError: there is no text at all, or the size is below the smallest.
     """
-    if vocab_size < SMALLEST_VOCABULARY:
-        raise DataError(f"vocabulary of {vocab_size}: the 256 bytes and reserved tokens need {SMALLEST_VOCABULARY}")
+    smallest = SMALLEST_VOCABULARY + len(extra_markers)
+    if vocab_size < smallest:
+        raise DataError(f"vocabulary of {vocab_size}: the 256 bytes and reserved tokens need {smallest}")
     engine = Engine(models.BPE())
     engine.normalizer = normalizers.Prepend(PREFIX)
     split_words = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
@@ -275,7 +304,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_frequency: int
     engine.pre_tokenizer = pre_tokenizers.Sequence([split_words, spell_bytes])
     engine.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(PREFIX, 1, 0)])
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size - len(extra_markers),
         min_frequency=min_frequency,
         special_tokens=[AddedToken(marker, special=True, normalized=False) for marker in MARKERS.values()],
         initial_alphabet=sorted(byte_of_character()),
@@ -285,6 +314,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, min_frequency: int
     engine.train_from_iterator(counted, trainer=trainer)
     if counted.num_characters == 0:
         raise DataError("no text to train a tokenizer on; check the corpus")
+    engine.add_special_tokens([AddedToken(marker, special=True, normalized=False) for marker in extra_markers])
     return Tokenizer(engine)
 
 
@@ -302,6 +332,11 @@ class _CountedTexts:
         text = next(self._texts)
         self.num_characters += len(text)
         return text
+
+
+def _sentinels(id_of: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the ids of sentinels 0, 1, ..., as many as there are without a gap."""
+    return tuple(id_of[marker] for marker in itertools.takewhile(id_of.__contains__, sentinel_markers(len(id_of))))
 
 
 def _is_text(text: str) -> bool:

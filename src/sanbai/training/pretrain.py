@@ -1,4 +1,4 @@
-"""Pretraining: predict the next token of packed documents.
+"""Pretraining: predict tokens of documents, the next ones or hidden ones, as the recipe's objective says.
 
 Input: shards, a tokenizer. Output: a model folder in Hugging Face layout. Metrics a step: `loss` (nats a token),
 `grad_norm` (before clipping), `rate`, with experts also those of `routing.py`; every `evaluate_steps` and at the end
@@ -7,13 +7,15 @@ whatever `evaluate` returns, usually held-out bits per byte.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 from pydantic import Field
+from torch import nn
 
-from sanbai.data.packing import Items, PackedBatches
+from sanbai.data.packing import Items
 from sanbai.foundation.device import Compute
+from sanbai.foundation.errors import RecipeError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
@@ -23,16 +25,17 @@ from sanbai.model.hugging_face import layout_for, save_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
 from sanbai.training.gradients import add_gradient, differentiate
+from sanbai.training.objective import ObjectiveName, loss_parts, misfit, new_model, open_batches
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.routing import Routing
-from sanbai.training.rows import row_parts
 from sanbai.training.schedule import cosine_rate
 
+TrainedModel = TypeVar("TrainedModel", bound=nn.Module)
 #: Model -> numbers for the log; given from a floor above.
 Evaluate = Callable[[LanguageModel], Mapping[str, float]]
 
 
-def measure(model: LanguageModel, evaluate: Evaluate) -> dict[str, float]:
+def measure(model: TrainedModel, evaluate: Callable[[TrainedModel], Mapping[str, float]]) -> dict[str, float]:
     """Return what `evaluate` says of a model in training, without the noise and at the capacity of evaluation."""
     model.eval()
     metrics = dict(evaluate(model))
@@ -43,6 +46,12 @@ def measure(model: LanguageModel, evaluate: Evaluate) -> dict[str, float]:
 class PretrainRecipe(RecipeSection):
     """Section `[pretrain]`. Defaults: GPT-3 125M's, 300 B tokens in batches of half a million (Brown et al. 2020)."""
 
+    objective: ObjectiveName = "causal"
+    """What is learned of a text. `causal`: each next token; `prefix`: the rest after a beginning that is seen whole;
+    `masked`: hidden tokens, from both sides (BERT); `entity_masked`: the same, names and phrases hidden whole (ERNIE);
+    `span_corruption`: spans that were cut out, written by a decoder (T5, Switch)."""
+    next_sentence: bool = True
+    """Whether masked models also learn if a second text follows the first; of no effect with other objectives."""
     num_steps: int = Field(default=600_000, ge=1)
     """Optimizer steps."""
     row_length: int = Field(default=2048, ge=2)
@@ -72,7 +81,8 @@ def pretrain(
     config: ModelConfig,
     tokenizer: Tokenizer,
     items: Items,
-    evaluate: Evaluate,
+    evaluate: Callable[[Any], Mapping[str, float]],
+    names: Collection[str] = (),
 ) -> dict[str, Any]:
     """Train a model from random weights and write it into the stage's folder.
 
@@ -84,36 +94,47 @@ def pretrain(
         tokenizer: saved beside the model.
         items: the documents to read.
         evaluate: called with the model in training; must not change it.
+        names: what `entity_masked` hides whole.
 
     Returns:
         The last evaluation, and how often the documents were read.
 
     Raises:
+        RecipeError: the objective cannot be learned by a model of this shape.
+        UsageError: the tokenizer was not trained for the objective.
         Interrupted: asked to stop; the state is saved.
         ModelError: no stock architecture has the shape.
     """
+    if problem := misfit(recipe.objective, config):
+        raise RecipeError(problem)
     config = config.with_vocabulary(tokenizer.vocab_size)
-    model = LanguageModel(config, torch_generator(stage.seed, "pretrain", "weights")).to(compute.device)
+    weights = torch_generator(stage.seed, "pretrain", "weights")
+    model = new_model(recipe.objective, config, weights, next_sentence=recipe.next_sentence).to(compute.device)
     layout_for(model)  # a shape that could not be saved is refused now, not after the training
     optimizer = Optimizer(model, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
     step, state = checkpoints.resume()
-    batches = PackedBatches(
+    batches = open_batches(
+        recipe.objective,
         items,
+        tokenizer,
         row_length=recipe.row_length,
         batch_rows=recipe.batch_rows,
         seed=derive_seed(stage.seed, "pretrain", "rows"),
-        pad_id=tokenizer.reserved.pad,
         cursor=cursor_in(state, "rows"),
+        first_row=step * recipe.batch_rows,
+        to_encoder=bool(config.encoder_layers),
+        next_sentence=recipe.next_sentence,
+        names=names,
     )
     while step < recipe.num_steps:
         routing = Routing()
-        parts = row_parts(
+        parts = loss_parts(
             model,
             next(batches),
             compute,
             micro_batch_rows=recipe.micro_batch_rows,
-            seed=derive_seed(stage.seed, "pretrain", "noise", step),
+            noise_seed=derive_seed(stage.seed, "pretrain", "noise", step),
             routing=routing,
         )
         done = differentiate({"loss": parts})["loss"]
@@ -131,4 +152,4 @@ def pretrain(
     metrics = measure(model, evaluate)
     stage.run.record(step, **metrics)
     save_model(model, stage.folder, tokenizer)
-    return {**metrics, "epochs": batches.cursor.epoch + batches.cursor.row / batches.plan.num_rows}
+    return {**metrics, "epochs": batches.epochs}

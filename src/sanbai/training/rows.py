@@ -46,11 +46,17 @@ def rows_loss(
         torch.from_numpy(array).to(device)
         for array in (batch.tokens_BT, batch.segments_BT, batch.positions_BT, batch.loss_mask_BT)
     )
+    prefix_BT = None if batch.prefix_BT is None else torch.from_numpy(batch.prefix_BT).to(device)
     reports = [] if reports is None else reports
     generator = torch.Generator(device).manual_seed(seed)
     with drawing_from(generator):
         hidden_BTD = model.trunk(
-            tokens_BT, positions_BT=positions_BT, segments_BT=segments_BT, reports=reports, generator=generator
+            tokens_BT,
+            positions_BT=positions_BT,
+            segments_BT=segments_BT,
+            prefix_BT=prefix_BT,
+            reports=reports,
+            generator=generator,
         )
     before_N = learned_BT[:, 1:].flatten().nonzero().squeeze(1)  # places whose next token is learned
     hidden_ND = hidden_BTD[:, :-1].flatten(0, 1).index_select(0, before_N)
@@ -110,5 +116,9 @@ def _split_rows(batch: PackedBatch, num_rows: int) -> Iterator[PackedBatch]:
         part = slice(start, start + num_rows)
         if batch.loss_mask_BT[part].any():
             yield PackedBatch(
-                batch.tokens_BT[part], batch.segments_BT[part], batch.positions_BT[part], batch.loss_mask_BT[part]
+                batch.tokens_BT[part],
+                batch.segments_BT[part],
+                batch.positions_BT[part],
+                batch.loss_mask_BT[part],
+                None if batch.prefix_BT is None else batch.prefix_BT[part],
             )

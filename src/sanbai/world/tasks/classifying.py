@@ -64,8 +64,8 @@ GROUP = Phrasings(
 )
 
 
-def write_feeling(scene: Scene) -> Draft:
-    """Classify the feeling of a letter of two sentences, of which neither names it."""
+def draw_feeling(scene: Scene) -> tuple[str, str]:
+    """Return a letter of two sentences, of which neither names the writer's feeling, and the feeling."""
     label = scene.choose(FEELING_TEXTS)
     fields = {
         "animal": scene.choose(("dog", "cat", "goat", "horse", "rabbit", "cow")),
@@ -73,7 +73,12 @@ def write_feeling(scene: Scene) -> Draft:
         "place": scene.choose(("mill", "forest", "tower", "barn", "bridge", "lake", "church")),
         "thing": scene.choose(THINGS),
     }
-    text = " ".join(line.format(**fields) for line in scene.sample(FEELING_TEXTS[label], 2))
+    return " ".join(line.format(**fields) for line in scene.sample(FEELING_TEXTS[label], 2)), label
+
+
+def write_feeling(scene: Scene) -> Draft:
+    """Classify the feeling of a letter."""
+    text, label = draw_feeling(scene)
     wrong = scene.other(tuple(FEELING_TEXTS), label)
     truth = Truth(
         rule="value",

@@ -1,0 +1,13 @@
+"""All phenomena by name."""
+
+from __future__ import annotations
+
+from sanbai.lab.clozes import CLOZES
+from sanbai.lab.instruction_tuning import INSTRUCTION_TUNING
+from sanbai.lab.next_sentence import NEXT_SENTENCE
+from sanbai.lab.transfer import TRANSFER
+from sanbai.lab.trials import Phenomenon
+
+PHENOMENA: dict[str, Phenomenon] = {
+    phenomenon.name: phenomenon for phenomenon in (CLOZES, NEXT_SENTENCE, TRANSFER, INSTRUCTION_TUNING)
+}
