@@ -29,6 +29,21 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "stream", slow)
 
 
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """No answer goes on before the event is set."""
+    release = threading.Event()
+
+    def wait(*args: Any, **kwargs: Any) -> Iterator[Piece]:
+        for piece in stream(*args, **kwargs):
+            release.wait(30)
+            yield piece
+
+    monkeypatch.setattr(engine, "stream", wait)
+    yield release
+    release.set()
+
+
 def messages_of(client: httpx2.Client, conversation: str) -> list[dict[str, Any]]:
     return client.get(f"/api/conversations/{conversation}").json()["messages"]
 
@@ -219,8 +234,7 @@ def test_a_full_queue_refuses_with_retry_after(tmp_path: Path, tokenizer: Tokeni
         assert len(asked) == statuses.count(200)
 
 
-@pytest.mark.usefixtures("slowly")
-def test_one_account_cannot_take_all_workers(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_one_account_cannot_take_all_workers(tmp_path: Path, tokenizer: Tokenizer, held: threading.Event) -> None:
     with running_site(tmp_path, tokenizer, max_active_per_account=2) as small:
         greedy, modest = small.client(), small.client()
         ask(greedy), ask(greedy)
@@ -228,6 +242,7 @@ def test_one_account_cannot_take_all_workers(tmp_path: Path, tokenizer: Tokenize
         refused = greedy.post(f"/api/conversations/{conversation}/messages", json={"content": "more"})
         assert refused.status_code == 429
         ask(modest)
+        held.set()
 
 
 @pytest.mark.usefixtures("slowly")

@@ -11,7 +11,7 @@ from sanbai.cli.options import open_workspace, workspace_options
 
 @click.command(help="Talk to a model in the terminal.")
 @click.option("--model", "name", default="served", show_default=True, help="A model's name, or its artifact's.")
-@click.option("--temperature", type=click.FloatRange(0, 100), default=0.7, show_default=True)
+@click.option("--temperature", type=click.FloatRange(0, 100), default=0.4, show_default=True)
 @click.option("--max-new-tokens", type=click.IntRange(1), default=256, show_default=True)
 @workspace_options
 def command(name: str, temperature: float, max_new_tokens: int, workspace: Path, database: str) -> None:

@@ -29,7 +29,7 @@ class ServeRecipe(RecipeSection):
     """Longest body of a request."""
     max_message_characters: int = Field(default=100_000, ge=100, le=10_000_000)
     """Longest message in the chat."""
-    sampling: Sampling = Sampling(temperature=0.7, top_p=0.95, max_new_tokens=256)
+    sampling: Sampling = Sampling(temperature=0.4, top_p=0.95, max_new_tokens=256)
     """How answers in the chat are drawn; for the API, what a request does not say."""
     shutdown_seconds: float = Field(default=6.0, gt=0.0, le=600.0)
     """After SIGTERM, answers may go on for so long; then they are kept as interrupted."""

@@ -25,7 +25,7 @@ def site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def growing_text(page: Page) -> Locator:
     """The text of the answer that is being written, once there is some."""
     body = page.locator(".streaming [data-testid=body]").last
-    expect(body).to_have_text(re.compile(r"\w"))
+    expect(body).to_have_text(re.compile(r"\w"), timeout=30_000)
     return body
 
 
@@ -38,7 +38,7 @@ def test_an_answer_grows_on_the_page_while_it_is_written(page: Page, chat: Accou
     ask(page, "Tell me everything.")
     body = growing_text(page)
     early = body.inner_text()
-    expect(body).not_to_have_text(early)
+    expect(body).not_to_have_text(early, timeout=30_000)
     assert body.inner_text().startswith(early.split()[0])
     expect(page.get_by_test_id("send")).to_be_hidden()
     page.keyboard.press("Escape")

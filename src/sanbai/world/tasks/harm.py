@@ -144,7 +144,7 @@ def write_harmless(scene: Scene) -> Draft:
 
 
 TASKS = (
-    Task("harmful_question", "other", 4.0, write_harmful_question, in_documents=False),
-    Task("harmful_plan", "generation", 2.0, write_harmful_plan, in_documents=False),
-    Task("harmless", "other", 5.0, write_harmless),
+    Task("harmful_question", "other", 3.0, write_harmful_question, in_documents=False),
+    Task("harmful_plan", "generation", 0.8, write_harmful_plan, in_documents=False),
+    Task("harmless", "other", 6.0, write_harmless),
 )

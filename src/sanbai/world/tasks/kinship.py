@@ -90,6 +90,6 @@ def write_chain(scene: Scene) -> Draft:
 
 
 TASKS = (
-    Task("riddle", "closed question", 8.0, write_riddle, few_shot=True),
+    Task("riddle", "closed question", 12.0, write_riddle, few_shot=True),
     Task("kinship_chain", "closed question", 1.5, write_chain, few_shot=True),
 )
