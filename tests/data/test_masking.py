@@ -65,7 +65,7 @@ def test_every_place_is_chosen_equally_often_and_random_tokens_are_spread_evenly
 def test_reserved_tokens_are_never_chosen_and_one_token_is_always(tokenizer: Tokenizer) -> None:
     masking = Masking(tokenizer)
     ids = masking.ids
-    row = np.array([ids.cls, 300, ids.sep, tokenizer.reserved.pad, tokenizer.reserved.pad])
+    row = np.array([ids.cls, 200, ids.sep, tokenizer.reserved.pad, tokenizer.reserved.pad])
     for number in range(200):
         seen, chosen = masking.hide(row, numpy_generator(3, number))
         assert chosen.tolist() == [False, True, False, False, False]
@@ -115,12 +115,12 @@ def test_a_name_is_hidden_kept_or_replaced_whole_and_never_in_part(tokenizer: To
 
 def test_documents_of_packed_rows_open_with_cls_and_end_with_sep(tokenizer: Tokenizer) -> None:
     mark, pad, ids = tokenizer.reserved.end_of_text, tokenizer.reserved.pad, tokenizer.reading
-    tokens = np.array([[mark, 300, 301, mark, mark, 302, mark, pad]])
+    tokens = np.array([[mark, 200, 201, mark, mark, 202, mark, pad]])
     segments = np.array([[1, 1, 1, 1, 2, 2, 2, 0]])
     positions = np.array([[0, 1, 2, 3, 0, 1, 2, 0]])
     packed = PackedBatch(tokens, segments, positions, np.ones_like(tokens, dtype=bool))
     batch = mask_rows(packed, Masking(tokenizer), end_of_text=mark, generators=[numpy_generator(1)])
-    assert batch.targets_BT.tolist() == [[ids.cls, 300, 301, ids.sep, ids.cls, 302, ids.sep, pad]]
+    assert batch.targets_BT.tolist() == [[ids.cls, 200, 201, ids.sep, ids.cls, 202, ids.sep, pad]]
     assert batch.loss_mask_BT.sum() == 1
     assert packed.tokens_BT[0, 0] == mark, "the packed rows themselves stay as they are"
 

@@ -63,6 +63,7 @@ def trade_clozes(names: Sequence[str], num: int, seed: int, *, told: str) -> lis
     return clozes
 
 
+@torch.no_grad()
 def masked_accuracy(model: MaskedModel, tokenizer: Tokenizer, clozes: Sequence[Cloze]) -> float:
     """Return the share of clozes whose answer gets the highest mean log-probability, all its tokens hidden."""
     ids = tokenizer.reading
@@ -85,6 +86,7 @@ def masked_accuracy(model: MaskedModel, tokenizer: Tokenizer, clozes: Sequence[C
     return right / len(clozes)
 
 
+@torch.no_grad()
 def causal_accuracy(model: LanguageModel, tokenizer: Tokenizer, clozes: Sequence[Cloze], *, whole: bool) -> float:
     """Return the share of clozes whose answer gets the highest mean log-probability behind the left side.
 
@@ -112,7 +114,6 @@ def causal_accuracy(model: LanguageModel, tokenizer: Tokenizer, clozes: Sequence
     return right / len(clozes)
 
 
-@torch.no_grad()
 def measure(bench: Bench) -> dict[str, float]:
     """Train both models and return the figures."""
     masked: Any = bench.open(
