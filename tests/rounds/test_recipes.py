@@ -12,7 +12,7 @@ import torch
 from sanbai.cli.recipes import read_recipe
 from sanbai.foundation.errors import RecipeError
 from sanbai.foundation.recipe import validate_recipe
-from sanbai.model.hugging_face import _layout_for
+from sanbai.model.hugging_face import layout_for
 from sanbai.rounds.recipe import Recipe, check_assistant
 from sanbai.training.objective import misfit, new_model
 
@@ -46,7 +46,7 @@ def test_every_recipe_that_ships_is_valid_and_its_base_model_can_be_saved(name: 
             recipe.model.with_vocabulary(recipe.tokenizer.vocab_size),
             next_sentence=recipe.pretrain.next_sentence,
         )
-    layout, _ = _layout_for(model)
+    layout, _ = layout_for(model)
     assert layout.model_type
 
 
