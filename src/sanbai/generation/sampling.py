@@ -75,7 +75,7 @@ def truncate(probability_BV: Tensor, *, top_k: int, top_p: float) -> Tensor:
     limited = top_k < probability_BV.shape[-1]
     if not limited and top_p == 1.0:
         return probability_BV
-    sorted_BV = _descending(probability_BV)[:, :top_k]
+    sorted_BV = descending(probability_BV)[:, :top_k]
     last_B1 = sorted_BV[:, -1:]
     if top_p < 1.0:
         cumulative_BV = sorted_BV.double().cumsum(dim=-1)
@@ -84,7 +84,7 @@ def truncate(probability_BV: Tensor, *, top_k: int, top_p: float) -> Tensor:
     return probability_BV.where(probability_BV >= last_B1, 0.0)
 
 
-def _descending(x_BV: Tensor) -> Tensor:
+def descending(x_BV: Tensor) -> Tensor:
     """Return each row sorted, largest first; on a CPU by numpy, whose vector sort is four times torch's speed."""
     if x_BV.device.type == "cpu":
         return torch.from_numpy(-np.sort(-x_BV.numpy(), axis=-1))

@@ -23,6 +23,7 @@ from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import FeedForwardKind, Mask, ModelConfig
 from sanbai.model.experts import Experts, RouterReport
 from sanbai.model.norm import make_norm
+from sanbai.model.paged import Pages
 from sanbai.model.rotary import Rotation, rotate
 
 ACTIVATIONS: dict[FeedForwardKind, Callable[[Tensor], Tensor]] = {
@@ -56,6 +57,8 @@ class Pass:
     """Learned keys and values before those of the text; the masks count them."""
     kept: list[tuple[Tensor, Tensor]] | None = None
     """Gets each layer's new keys and values appended."""
+    pages: Pages | None = None
+    """Where rows of one token find the keys and values of their texts, in the place of masks and cache."""
 
 
 class Attention(nn.Module):
@@ -95,8 +98,13 @@ class Attention(nn.Module):
                 for learned, own in zip(shared.prefix[layer], (k, v), strict=True)
             )
         kind = self.config.mask_of(layer)
-        causal = kind in {"causal", "banded"}
-        mixed_BHTK = attention(q_BHTK, k, v, shared.masks[kind], scaled=self.config.scaled_attention, causal=causal)
+        if shared.pages is not None:
+            mixed_BHTK = shared.pages.attend(layer, q_BHTK, k, v, kind=kind, scaled=self.config.scaled_attention)
+        else:
+            causal = kind in {"causal", "banded"}
+            mixed_BHTK = attention(
+                q_BHTK, k, v, shared.masks[kind], scaled=self.config.scaled_attention, causal=causal
+            )
         out_BTD: Tensor = self.out(mixed_BHTK.transpose(1, 2).flatten(2))
         return out_BTD
 

@@ -6,7 +6,7 @@ padding: no row of attention is ever empty, so nothing is NaN, and padding canno
 
 A segment may be a tree: its branch 0 is seen by all that comes later in it, branches 1, 2, ... by themselves alone.
 
-Shapes: B rows, T new positions (queries), S visible positions (keys; S = T without a cache, and the last T of S are the
+Shapes: B or R rows, T new positions (queries), S visible positions (keys; S = T without a cache, and the last T of S are the
 new ones), M positions of an encoder.
 """
 
@@ -84,6 +84,24 @@ def prefix_mask(num_virtual: int, positions_BT: Tensor, dtype: torch.dtype, *, b
     if band_width is not None:
         hidden_BTP = distance_BTP >= band_width
     return _additive(hidden_BTP, dtype)
+
+
+def position_mask(
+    position_RT: Tensor, num_keys: int, dtype: torch.dtype, *, band_width: int | None = None
+) -> Tensor:
+    """Return mask_R1TS of queries that look back at S keys, each key at the position of its index.
+
+    Args:
+        position_RT: of the queries.
+        num_keys: S.
+        dtype: of the scores.
+        band_width: of a banded layer.
+    """
+    key_S = torch.arange(num_keys, device=position_RT.device)
+    hidden_RTS = key_S > position_RT.unsqueeze(-1)
+    if band_width is not None:
+        hidden_RTS = hidden_RTS | (key_S <= position_RT.unsqueeze(-1) - band_width)
+    return _additive(hidden_RTS, dtype)
 
 
 def positions_in_segments(segments_BS: Tensor) -> Tensor:

@@ -28,14 +28,18 @@ class RelativeBias(nn.Module):
         """Return bias_1HTS. A segment is one run of positions, so distances in the row are distances in the text."""
         key_S = torch.arange(num_keys, device=self.table.weight.device)
         ahead_TS = key_S - key_S[num_keys - num_queries :, None]
-        bucket_TS = distance_bucket(
-            ahead_TS,
+        return self.of(ahead_TS).permute(2, 0, 1).unsqueeze(0)
+
+    def of(self, ahead: Tensor) -> Tensor:
+        """Return the bias of each distance (key's position less query's), the heads as its last axis."""
+        bucket = distance_bucket(
+            ahead,
             num_buckets=self.table.num_embeddings,
             max_distance=self.distance,
             bidirectional=self.bidirectional,
         )
-        bias_TSH: Tensor = self.table(bucket_TS)
-        return bias_TSH.permute(2, 0, 1).unsqueeze(0)
+        bias: Tensor = self.table(bucket)
+        return bias
 
 
 def distance_bucket(ahead: Tensor, *, num_buckets: int, max_distance: int, bidirectional: bool) -> Tensor:

@@ -27,6 +27,7 @@ from sanbai.model.config import ModelConfig
 from sanbai.model.experts import Experts, RouterReport
 from sanbai.model.mask import additive_mask, memory_mask, positions_in_segments, prefix_mask
 from sanbai.model.norm import make_norm
+from sanbai.model.paged import Pages
 from sanbai.model.relative import RelativeBias
 from sanbai.model.rotary import rotation
 from sanbai.model.sinusoid import sinusoids
@@ -56,6 +57,8 @@ class Inputs(TypedDict, total=False):
     """Its segments; by default all one."""
     cache: KeyValueCache | None
     """Positions read before; the new ones are added. Their segments continue the old ones'."""
+    pages: Pages | None
+    """Of a step over many texts, each row one token of one of them; its position must then be given too."""
     reports: list[RouterReport] | None
     """Gets what each sparse layer's router did appended, its losses among it."""
     generator: torch.Generator | None
@@ -157,8 +160,10 @@ class Transformer(nn.Module):
         """Compute once what all blocks need."""
         config = self.config
         num_new, num_keys = positions_BT.shape[1], segments_BS.shape[1]
-        masks = {}
-        for kind in dict.fromkeys(config.masks):
+        masks, pages = {}, inputs.get("pages")
+        if pages is not None:
+            pages.prepare(config, dtype, self.relative_bias)
+        for kind in dict.fromkeys(config.masks) if pages is None else ():
             masks[kind] = additive_mask(
                 num_new,
                 segments_BS,
@@ -196,6 +201,7 @@ class Transformer(nn.Module):
             reports=inputs.get("reports"),
             generator=inputs.get("generator"),
             prefix=prefix,
+            pages=pages,
         )
 
     def _check_inputs(self, tokens_BT: Tensor, inputs: Inputs) -> None:
@@ -206,6 +212,8 @@ class Transformer(nn.Module):
             raise ModelError(f"{num_new} positions given to a model of {self.config.max_positions}; shorten the input")
         if cache is not None and "full" in self.config.masks:
             raise ModelError("a cache was given to a model whose positions look ahead; give it the whole text at once")
+        if inputs.get("pages") is not None and self.prompt is not None:
+            raise ModelError("learned positions before each text have no blocks yet; `generate` may serve this model")
         if inputs.get("branches_BT") is not None:
             by_place = self.config.positions == "relative" or "banded" in self.config.masks
             if by_place or inputs.get("positions_BT") is None:

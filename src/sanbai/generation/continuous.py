@@ -1,0 +1,284 @@
+"""The continuous engine: many requests, one step at a time, joining and leaving at every step.
+
+    engine = ContinuousEngine(model, EngineSettings(), tokenizer=tokenizer)
+    number = engine.submit(Request(prompt=ids, sampling=Sampling(), seeds=[1, 2, 3]))
+    while engine.busy:
+        for new in engine.step():
+            ...
+
+A step is one pass of the training model's own code over one token of every answer in the making and chunks of new
+prompts (`scheduler.py`, `model/paged.py`), one draw for all (`drawing.py`), and the accounts. One thread drives an
+engine; everything takes effect between two steps.
+
+Shapes: N tokens of the step, B rows that draw, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sanbai.foundation.errors import DataError, ModelError, ResourceError, UsageError
+from sanbai.foundation.recipe import RecipeSection
+from sanbai.generation.blocks import BlockPool
+from sanbai.generation.drawing import bend, collect_rules, draw, top_logprobs
+from sanbai.generation.engine import check_prompts, draw_uniforms
+from sanbai.generation.reading import Arranger, Reading
+from sanbai.generation.request import NewToken, PromptLogprobs, Request
+from sanbai.generation.row import Row
+from sanbai.generation.scheduler import Plan, Scheduler
+from sanbai.generation.weights import replace_weights
+from sanbai.model.heads import LanguageModel
+from sanbai.model.paged import PagedCache, check_pageable
+from sanbai.model.window import Window
+from sanbai.text.stream import TextStream
+from sanbai.text.tokenizer import Tokenizer
+
+
+class EngineSettings(RecipeSection):
+    """How much an engine takes on."""
+
+    num_blocks: int = Field(default=1024, ge=1, le=100_000_000)
+    """Blocks of the cache."""
+    block_size: int = Field(default=16, ge=1, le=4096)
+    """Positions a block; prefixes are shared by whole blocks."""
+    max_rows: int = Field(default=64, ge=1, le=65_536)
+    """Answers in the making at most."""
+    step_tokens: int = Field(default=512, ge=2, le=10_000_000)
+    """Tokens that one step reads at most; more than `max_rows`. More read prompts faster, fewer let nobody wait."""
+    max_waiting: int = Field(default=1024, ge=1, le=10_000_000)
+    """Requests that may wait."""
+
+
+class ContinuousEngine:
+    """A model, its cache, and the requests in work."""
+
+    def __init__(self, model: LanguageModel, settings: EngineSettings, *, tokenizer: Tokenizer | None = None) -> None:
+        """Take room for the cache.
+
+        Args:
+            model: used as it is, in its own precision; `cast_for_decoding` makes a copy in another.
+            settings: how much to take on.
+            tokenizer: the model's, where text or stop strings are wanted.
+
+        Raises:
+            ModelError: a model that cannot be paged.
+            UsageError: `step_tokens` leaves no room for prompts.
+        """
+        check_pageable(model.config)
+        if settings.step_tokens <= settings.max_rows:
+            raise UsageError(
+                f"step_tokens {settings.step_tokens} leaves none for prompts beside max_rows {settings.max_rows}; "
+                "give more"
+            )
+        self._model, self.settings, self._tokenizer = model, settings, tokenizer
+        self._device = model.head_weight.device
+        self.pool = BlockPool(settings.num_blocks, settings.block_size)
+        self.scheduler = Scheduler(
+            self.pool,
+            max_rows=settings.max_rows,
+            step_tokens=settings.step_tokens,
+            max_waiting=settings.max_waiting,
+        )
+        place = {"dtype": model.head_weight.dtype, "device": self._device}
+        with torch.inference_mode():
+            self._cache = PagedCache(
+                model.config, num_blocks=settings.num_blocks, block_size=settings.block_size, **place
+            )
+            self._arranger = Arranger(self._cache, Window(model.config, **place), self._device)
+        self._rows: dict[int, list[Row]] = {}
+        self._prompt_logprobs: dict[int, PromptLogprobs] = {}
+        self._num_requests = self._num_rows = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return self.scheduler.busy
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests, and answers sent back to wait, that no step has begun."""
+        return len(self.scheduler.waiting)
+
+    @property
+    def context(self) -> int:
+        """Longest prompt and answer together, in tokens."""
+        return self._model.config.max_positions
+
+    def submit(self, request: Request) -> int:
+        """Queue a request; return its number.
+
+        Raises:
+            DataError: an empty prompt, or an id beyond the vocabulary.
+            ModelError: the prompt fills the model's context.
+            ResourceError: the queue is full, or the cache too small for this request alone.
+            UsageError: no seed; stop strings without a tokenizer; a mask that allows nothing to begin with.
+        """
+        self._check(request)
+        number, self._num_requests = self._num_requests, self._num_requests + 1
+        limit = min(request.sampling.max_new_tokens, self.context - len(request.prompt))
+        uniforms: list[list[float]] = draw_uniforms(request.seeds, limit).tolist()
+        rows = []
+        for answer, numbers in enumerate(uniforms):
+            row = Row(
+                request, number=number, answer=answer, order=self._num_rows + answer, limit=limit, uniforms=numbers
+            )
+            if row.ask_mask() is not None:
+                raise UsageError("the request's mask failed or allows no first token; allow at least one")
+            row.count(self._model.config.vocab_size, self._device)
+            row.text = None if self._tokenizer is None else TextStream(self._tokenizer)
+            rows.append(row)
+        rows[0].siblings = rows[1:]
+        self.scheduler.waiting.push(rows[0], request.tenant)
+        self._num_rows += len(rows)
+        self._rows[number] = rows
+        return number
+
+    def cancel(self, number: int) -> None:
+        """End a request at once and return its blocks; one that has ended or never was is no error."""
+        rows = self._rows.pop(number, [])
+        behind = {id(sibling) for row in rows for sibling in row.siblings}  # nowhere on their own yet
+        for row in rows:
+            if id(row) not in behind:
+                self.scheduler.remove(row)
+        self._prompt_logprobs.pop(number, None)
+
+    @torch.inference_mode()
+    def step(self) -> list[NewToken]:
+        """Read and draw once; return what each answer got."""
+        plan = self.scheduler.plan()
+        if not plan.decoding and not plan.chunks:
+            return []
+        reading = self._arranger.prepare(plan)
+        hidden_ND = self._model.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)[:, 0]
+        self._score_prompts(reading, hidden_ND)
+        drawing, places = self._rows_that_draw(plan, reading)
+        if not drawing:
+            return []
+        logits_BV = self._model.logits(hidden_ND[places])
+        return self._draw(drawing, logits_BV)
+
+    def prompt_logprobs(self, number: int) -> PromptLogprobs:
+        """Return, once, what a request asked to know of its prompt; there from its first new token on.
+
+        Raises:
+            KeyError: it did not ask, or its prompt has not been read.
+        """
+        return self._prompt_logprobs.pop(number)
+
+    def replace_weights(self, source: dict[str, Tensor]) -> str:
+        """Put new weights in the place of the old; return their digest (`weights.py`).
+
+        Known prefixes are forgotten. Answers in the making keep their tokens and go on with the new weights: what they
+        hold is read again.
+
+        Raises:
+            ModelError: names or shapes differ (nothing has changed), or a tensor did not arrive.
+        """
+        digest = replace_weights(self._model, source)
+        self.scheduler.preempt_all()
+        self.pool.forget()
+        with torch.inference_mode():
+            self._cache.clear()
+            self._arranger.clear()
+        return digest
+
+    def _check(self, request: Request) -> None:
+        config = self._model.config
+        check_prompts(self._model, [request.prompt])
+        if not request.prompt:
+            raise DataError("the prompt has no token; it needs at least one")
+        if wrong := [id_ for id_ in (*request.prompt, *request.shaping.logit_bias) if not 0 <= id_ < config.vocab_size]:
+            raise DataError(f"token id {wrong[0]} is not among the model's 0 to {config.vocab_size - 1}")
+        if not request.seeds:
+            raise UsageError("a request without seeds asks for no answer; give one seed an answer")
+        if not 0 <= request.top_logprobs <= config.vocab_size:
+            raise UsageError(f"top_logprobs {request.top_logprobs}; wanted 0 to {config.vocab_size}")
+        if any(request.stop_strings) and self._tokenizer is None:
+            raise UsageError("stop strings were given to an engine without a tokenizer; make it with one")
+        longest = min(len(request.prompt) + request.sampling.max_new_tokens, config.max_positions)
+        if (wanted := self.pool.blocks_for(longest)) > self.pool.num_blocks:
+            raise ResourceError(
+                f"prompt and answer may need {wanted} cache blocks and the engine has {self.pool.num_blocks}; lower "
+                "max_new_tokens or give it more"
+            )
+
+    def _rows_that_draw(self, plan: Plan, reading: Reading) -> tuple[list[Row], Tensor]:
+        """Return the rows whose next token is due, and at which of the step's tokens its logits are."""
+        last = {
+            id(chunk.row): start + chunk.end - chunk.row.num_cached - 1
+            for chunk, start in zip(reading.chunks, reading.starts, strict=True)
+        }
+        drawing, places = list(plan.decoding), list(range(len(plan.decoding)))
+        for leader in self.scheduler.note_read(plan):
+            begun, sources, targets = self.scheduler.fork(leader)
+            if targets:
+                self._cache.copy(sources, targets)
+            drawing += [leader, *begun]
+            places += [last[id(leader)]] * (1 + len(begun))
+        return drawing, torch.tensor(places, dtype=torch.int64, device=self._device)
+
+    def _draw(self, rows: Sequence[Row], logits_BV: Tensor) -> list[NewToken]:
+        logits_BV = logits_BV.to(torch.promote_types(logits_BV.dtype, torch.float32))
+        rules = collect_rules(
+            [(row.request.sampling, row.request.shaping) for row in rows], logits_BV.shape[1], self._device
+        )
+        uniform_B = torch.tensor([row.next_uniform for row in rows], device=self._device)
+        drawn = draw(logits_BV, self._shape(rows, logits_BV), uniform_B, rules)
+        tops: dict[int, list[tuple[int, float]]] = {}
+        if asked := [place for place, row in enumerate(rows) if row.request.top_logprobs]:
+            count = max(rows[place].request.top_logprobs for place in asked)
+            best = top_logprobs(logits_BV[asked], rules.temperature_B1[asked], count)
+            tops = {place: top[: rows[place].request.top_logprobs] for place, top in zip(asked, best, strict=True)}
+        columns = zip(rows, *(column.tolist() for column in drawn), strict=True)
+        return [
+            self._settle(row, token, logprob, sampled, tops.get(place, []))
+            for place, (row, token, logprob, sampled) in enumerate(columns)
+        ]
+
+    def _shape(self, rows: Sequence[Row], logits_BV: Tensor) -> Tensor:
+        """Return the logits after penalties, biases and masks; the same tensor where there are none."""
+        bent = [place for place, row in enumerate(rows) if row.seen_V is not None]
+        masked = [place for place, row in enumerate(rows) if row.mask is not None]
+        shaped_BV = logits_BV.clone() if bent or masked else logits_BV
+        if bent:
+            seen_AV = torch.stack([seen for place in bent if (seen := rows[place].seen_V) is not None])
+            count_AV = torch.stack([count for place in bent if (count := rows[place].count_V) is not None])
+            shaped_BV[bent] = bend(
+                logits_BV[bent], seen_AV, count_AV.to(logits_BV.dtype), [rows[place].request.shaping for place in bent]
+            )
+        if masked:
+            allowed_AV = torch.stack([mask for place in masked if (mask := rows[place].mask) is not None])
+            shaped_BV[masked] = shaped_BV[masked].where(allowed_AV.to(self._device), float("-inf"))
+        return shaped_BV
+
+    def _settle(
+        self, row: Row, token: int, logprob: float, sampled: float, top: list[tuple[int, float]]
+    ) -> NewToken:
+        text, reason = row.push(token)
+        if reason is not None:
+            self.scheduler.remove(row)
+            rows = self._rows[row.number]
+            rows.remove(row)
+            if not rows:
+                del self._rows[row.number]
+        return NewToken(row.number, row.answer, token, logprob, sampled, top, text, reason)
+
+    def _score_prompts(self, reading: Reading, hidden_ND: Tensor) -> None:
+        """Compute the log-probabilities of prompts whose requests ask for them; before the step is accounted for."""
+        for (row, end), start in zip(reading.chunks, reading.starts, strict=True):
+            if not row.needs_prompt_scores:
+                continue
+            target_T = torch.tensor(row.ids[row.num_cached + 1 : end + 1], device=self._device)
+            logits_TV = self._model.logits(hidden_ND[start : start + len(target_T)])
+            logprob_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32)).log_softmax(dim=-1)
+            tops = top_logprobs(logprob_TV, torch.ones_like(logprob_TV[:, :1]), row.request.top_logprobs)
+            row.prompt_scores.append((logprob_TV.gather(-1, target_T.unsqueeze(-1)).squeeze(-1).tolist(), tops))
+            if end == row.num_prompt:
+                self._prompt_logprobs[row.number] = PromptLogprobs(
+                    logprobs=[each for part, _ in row.prompt_scores for each in part],
+                    top=[each for _, part in row.prompt_scores for each in part],
+                )
