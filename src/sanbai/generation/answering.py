@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from sanbai.foundation.errors import UsageError
 from sanbai.generation.continuous import ContinuousEngine, EngineSettings
-from sanbai.generation.engine import Completion, Precision, cast_for_decoding, check_prompts
+from sanbai.generation.engine import Completion, FinishReason, Precision, cast_for_decoding, check_prompts
 from sanbai.generation.request import Answer, NewToken, Request
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
@@ -120,7 +120,8 @@ def generate_continuously(
     completions: dict[int, Completion] = {}
     for prompt, answers in zip(ordered, answer_all(engine, requests, on_finished=on_batch), strict=True):
         for place, answer in zip(places[prompt], answers, strict=True):
-            assert answer.finish_reason in {"stop", "length"}
-            reason = "stop" if answer.finish_reason == "stop" else "length"
+            reason: FinishReason = (
+                "stop" if answer.finish_reason == "stop" else "length"
+            )  # without a mask nothing fails
             completions[place] = Completion(answer.tokens, answer.logprobs, answer.sampled_logprobs, reason)
     return [completions[place] for place in range(len(prompts))]

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sanbai.foundation.errors import DataError, ModelError, ResourceError, UsageError
+from sanbai.foundation.errors import DataError, ResourceError, UsageError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.generation.blocks import BlockPool
 from sanbai.generation.drawing import bend, collect_rules, draw, top_logprobs
@@ -83,12 +83,17 @@ class ContinuousEngine:
             step_tokens=settings.step_tokens,
             max_waiting=settings.max_waiting,
         )
-        place = {"dtype": model.head_weight.dtype, "device": self._device}
+        dtype = model.head_weight.dtype
         with torch.inference_mode():
             self._cache = PagedCache(
-                model.config, num_blocks=settings.num_blocks, block_size=settings.block_size, **place
+                model.config,
+                num_blocks=settings.num_blocks,
+                block_size=settings.block_size,
+                dtype=dtype,
+                device=self._device,
             )
-            self._arranger = Arranger(self._cache, Window(model.config, **place), self._device)
+            window = Window(model.config, dtype=dtype, device=self._device)
+        self._arranger = Arranger(self._cache, window, self._device)
         self._rows: dict[int, list[Row]] = {}
         self._prompt_logprobs: dict[int, PromptLogprobs] = {}
         self._num_requests = self._num_rows = 0
@@ -255,9 +260,7 @@ class ContinuousEngine:
             shaped_BV[masked] = shaped_BV[masked].where(allowed_AV.to(self._device), float("-inf"))
         return shaped_BV
 
-    def _settle(
-        self, row: Row, token: int, logprob: float, sampled: float, top: list[tuple[int, float]]
-    ) -> NewToken:
+    def _settle(self, row: Row, token: int, logprob: float, sampled: float, top: list[tuple[int, float]]) -> NewToken:
         text, reason = row.push(token)
         if reason is not None:
             self.scheduler.remove(row)

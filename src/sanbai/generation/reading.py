@@ -6,7 +6,7 @@ Shapes: as in `model/paged.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, groupby
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -89,7 +89,9 @@ class Arranger:
     def _show(self, rows: Sequence[Row]) -> None:
         """Give the i-th row the i-th lane; copy in those that have not had it."""
         leases = [row.lease for row in rows]
-        new = [lane for lane, lease in enumerate(leases) if lane >= len(self._leases) or lease is not self._leases[lane]]
+        new = [
+            lane for lane, lease in enumerate(leases) if lane >= len(self._leases) or lease is not self._leases[lane]
+        ]
         self._leases = leases
         self._window.reserve(len(rows), max((row.num_cached for row in rows), default=-1) + 1)
         if new:
@@ -102,9 +104,8 @@ class Arranger:
 
     def _table(self, tables: Sequence[Sequence[int]]) -> Tensor:
         width = max(map(len, tables))
-        return self._tensor(list(chain.from_iterable([*table, *[0] * (width - len(table))] for table in tables))).view(
-            len(tables), width
-        )
+        padded = [[*table, *[0] * (width - len(table))] for table in tables]
+        return torch.tensor(padded, dtype=torch.int64, device=self._device)
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)

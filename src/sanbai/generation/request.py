@@ -43,6 +43,9 @@ class Shaping(RecipeSection):
         return penalties != (1.0, 0.0, 0.0) or bool(self.logit_bias)
 
 
+AS_THEY_ARE = Shaping()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One prompt and how to answer it; as many answers as seeds."""
@@ -56,7 +59,7 @@ class Request:
     """Tokens that end an answer."""
     stop_strings: Sequence[str] = ()
     """Texts that end an answer and are left out of its text; need the engine's tokenizer. Empty ones are ignored."""
-    shaping: Shaping = Shaping()
+    shaping: Shaping = AS_THEY_ARE
     mask: TokenMask | None = None
     top_logprobs: int = 0
     """How many likeliest tokens are reported beside each drawn one."""

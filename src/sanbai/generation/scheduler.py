@@ -71,8 +71,8 @@ class Scheduler:
         chunks: list[Chunk] = []
         for row in self.prefilling:
             left = self._add_chunk(chunks, row, left)
-        while left > 0 and not preempted and (row := self._begin()) is not None:
-            left = self._add_chunk(chunks, row, left)
+        while left > 0 and not preempted and (begun := self._begin()) is not None:
+            left = self._add_chunk(chunks, begun, left)
         return Plan(list(self.decoding), chunks)
 
     def note_read(self, plan: Plan) -> list[Row]:

@@ -102,9 +102,7 @@ class Attention(nn.Module):
             mixed_BHTK = shared.pages.attend(layer, q_BHTK, k, v, kind=kind, scaled=self.config.scaled_attention)
         else:
             causal = kind in {"causal", "banded"}
-            mixed_BHTK = attention(
-                q_BHTK, k, v, shared.masks[kind], scaled=self.config.scaled_attention, causal=causal
-            )
+            mixed_BHTK = attention(q_BHTK, k, v, shared.masks[kind], scaled=self.config.scaled_attention, causal=causal)
         out_BTD: Tensor = self.out(mixed_BHTK.transpose(1, 2).flatten(2))
         return out_BTD
 

@@ -6,8 +6,8 @@ padding: no row of attention is ever empty, so nothing is NaN, and padding canno
 
 A segment may be a tree: its branch 0 is seen by all that comes later in it, branches 1, 2, ... by themselves alone.
 
-Shapes: B or R rows, T new positions (queries), S visible positions (keys; S = T without a cache, and the last T of S are the
-new ones), M positions of an encoder.
+Shapes: B or R rows, T new positions (queries), S visible positions (keys; S = T without a cache, and the last T of S
+are the new ones), M positions of an encoder.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ def prefix_mask(num_virtual: int, positions_BT: Tensor, dtype: torch.dtype, *, b
     return _additive(hidden_BTP, dtype)
 
 
-def position_mask(
-    position_RT: Tensor, num_keys: int, dtype: torch.dtype, *, band_width: int | None = None
-) -> Tensor:
+def position_mask(position_RT: Tensor, num_keys: int, dtype: torch.dtype, *, band_width: int | None = None) -> Tensor:
     """Return mask_R1TS of queries that look back at S keys, each key at the position of its index.
 
     Args:

@@ -125,9 +125,7 @@ class Pages:
                 ]
             self._masks[kind] = masks
 
-    def attend(
-        self, layer: int, q_NH1K: Tensor, k_NG1K: Tensor, v_NG1K: Tensor, *, kind: Mask, scaled: bool
-    ) -> Tensor:
+    def attend(self, layer: int, q_NH1K: Tensor, k_NG1K: Tensor, v_NG1K: Tensor, *, kind: Mask, scaled: bool) -> Tensor:
         """Write one layer's new keys and values; return out_NH1K, each query's average of the values it may see."""
         self.cache.write(layer, self.slot_N, k_NG1K[:, :, 0], v_NG1K[:, :, 0])
         masks, parts = iter(self._masks[kind]), []
