@@ -216,7 +216,7 @@ def test_impossible_requests_are_refused_and_leave_nothing() -> None:
         (ask([]), DataError, "no token"),
         (ask([61]), DataError, "token id 61 is not among the model's 0 to 60"),
         (ask([5] * 48), ModelError, "no room is left for an answer"),
-        (ask([5], Sampling(max_new_tokens=12)), ResourceError, "may need 4 cache blocks and the engine has 3"),
+        (ask([5], Sampling(max_new_tokens=13)), ResourceError, "may need 4 cache blocks and the engine has 3"),
         (ask([5], seeds=[]), UsageError, "without seeds"),
         (ask([5], stop_strings=["x"]), UsageError, "without a tokenizer"),
         (ask([5], top_logprobs=62), UsageError, "wanted 0 to 61"),

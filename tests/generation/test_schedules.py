@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Self
 
 import pytest
@@ -51,50 +52,38 @@ def make_model(config: ModelConfig, dtype: torch.dtype) -> LanguageModel:
 # --- the oracle: one token by hand ---
 
 
-def slow_draw(logits: list[float], request: Request, before: Sequence[int], uniform: float) -> tuple[int, float, float]:
-    """Return the token, its log-probability under the distribution drawn from, and how near another token was."""
-    shaping, sampling = request.shaping, request.sampling
-    answer = before[len(request.prompt) :]
-    bent = list(logits)
+def slow_bend(logits: list[float], request: Request, before: Sequence[int]) -> list[float]:
+    """Penalties and biases, token by token."""
+    shaping, answer, bent = request.shaping, list(before[len(request.prompt) :]), list(logits)
     for token in set(before):
-        bent[token] = (
-            bent[token] / shaping.repetition_penalty if bent[token] > 0 else bent[token] * shaping.repetition_penalty
-        )
+        bent[token] *= 1 / shaping.repetition_penalty if bent[token] > 0 else shaping.repetition_penalty
     for token in set(answer):
-        bent[token] -= shaping.presence_penalty + shaping.frequency_penalty * list(answer).count(token)
+        bent[token] -= shaping.presence_penalty + shaping.frequency_penalty * answer.count(token)
     for token, bias in shaping.logit_bias.items():
         bent[token] += bias
-    if request.mask is not None:
-        allowed = request.mask(list(answer)).tolist()
-        bent = [value if may else -math.inf for value, may in zip(bent, allowed, strict=True)]
+    return bent
+
+
+def slow_draw(logits: list[float], request: Request, uniform: float) -> tuple[int, float, float]:
+    """Return the token, its log-probability under the distribution drawn from, and how near another token was."""
+    sampling = request.sampling
+    order = sorted(range(len(logits)), key=lambda token: -logits[token])
     if sampling.temperature == 0:
-        best = max(range(len(bent)), key=lambda token: bent[token])
-        return best, 0.0, bent[best] - max(value for token, value in enumerate(bent) if token != best)
-    highest = max(bent)
-    weights = [math.exp((value - highest) / sampling.temperature) for value in bent]
+        return order[0], 0.0, logits[order[0]] - logits[order[1]]
+    weights = [math.exp((value - logits[order[0]]) / sampling.temperature) for value in logits]
     probabilities = [weight / sum(weights) for weight in weights]
-    order = sorted(range(len(bent)), key=lambda token: -probabilities[token])
-    total = sum(probabilities[token] for token in order[: sampling.top_k])
-    reached, near = 0.0, 1.0
-    for rank, token in enumerate(order[: sampling.top_k]):
-        least, reached = probabilities[token], reached + probabilities[token]
-        if sampling.top_p < 1:
-            near = min(near, abs(reached / total - sampling.top_p))
-            if reached >= sampling.top_p * total:
-                break
-    if rank + 1 < len(order):
-        near = min(near, least - probabilities[order[rank + 1]]) if sampling.top_k < VOCABULARY else near
-    floor = shaping.min_p * probabilities[order[0]]
-    if floor > 0:
-        near = min(near, *(abs(probability - floor) for probability in probabilities))
-    kept = [probability if probability >= max(least, floor) else 0.0 for probability in probabilities]
-    place, below = uniform * sum(kept), 0.0
-    for token, probability in enumerate(kept):
-        if probability and place < below + probability:
-            break
-        below += probability
-    near = min(near, place - below, below + probability - place)
-    return token, math.log(probability / sum(kept)), near
+    likely = [probabilities[token] for token in order[: sampling.top_k]]
+    reached = [share / sum(likely) for share in accumulate(likely)]
+    edges = [sampling.top_p] if sampling.top_p < 1 else []
+    count = next(rank for rank, share in enumerate(reached, start=1) if share >= sampling.top_p or rank == len(likely))
+    least = max(likely[count - 1], request.shaping.min_p * likely[0])
+    kept = [probability if probability >= least else 0.0 for probability in probabilities]
+    bounds = [bound / sum(kept) for bound in accumulate(kept)]
+    token = next(token for token, bound in enumerate(bounds) if uniform < bound)
+    near = [abs(bound - uniform) for bound in bounds]
+    near += [abs(share - edge) for share in reached for edge in edges]
+    near += [abs(probability - least) for probability in probabilities if probability != least]
+    return token, math.log(kept[token] / sum(kept)), min(near)
 
 
 @dataclass
@@ -130,7 +119,8 @@ def check_answer(model: LanguageModel, request: Request, index: int, answer: Ans
     tolerance = 1e-10 if exact else 1e-5
     for place, token in enumerate(answer.tokens):
         before = [*prompt, *answer.tokens[:place]]
-        expected, sampled, near = slow_draw(logits_TV[place].tolist(), request, before, uniforms[place])
+        bent = slow_bend(logits_TV[place].tolist(), request, before)
+        expected, sampled, near = slow_draw(bent, request, uniforms[place])
         if token != expected:
             assert not exact, (request, place, token, expected)
             assert near < ROUNDING, (request, place, token, expected, near)
@@ -240,9 +230,9 @@ def run_schedules(seeds: Sequence[int], dtype: torch.dtype) -> Verdict:
     for seed in seeds:
         total += run_schedule(models[seed % len(models)], seed)
     print(
-        f"{dtype}: {len(seeds)} schedules, {total.answers} answers, {total.tokens} tokens equal, {len(total.near)} "
-        f"first differences within {ROUNDING} {total.near}; {total.preemptions} preemptions, {total.found} tokens of prompts "
-        f"found in the cache, {total.cancelled} cancelled"
+        f"{dtype}: {len(seeds)} schedules, {total.answers} answers, {total.tokens} tokens equal, "
+        f"first differences within {ROUNDING}: {len(total.near)} {total.near}; {total.preemptions} preemptions, "
+        f"{total.found} tokens of prompts found in the cache, {total.cancelled} cancelled"
     )
     # The schedules must have met what they are there for.
     assert min(total.preemptions, total.found, total.cancelled) > len(seeds) // 10

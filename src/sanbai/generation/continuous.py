@@ -204,7 +204,9 @@ class ContinuousEngine:
             raise UsageError(f"top_logprobs {request.top_logprobs}; wanted 0 to {config.vocab_size}")
         if any(request.stop_strings) and self._tokenizer is None:
             raise UsageError("stop strings were given to an engine without a tokenizer; make it with one")
-        longest = min(len(request.prompt) + request.sampling.max_new_tokens, config.max_positions)
+        longest = (
+            min(len(request.prompt) + request.sampling.max_new_tokens, config.max_positions) - 1
+        )  # the last is not read
         if (wanted := self.pool.blocks_for(longest)) > self.pool.num_blocks:
             raise ResourceError(
                 f"prompt and answer may need {wanted} cache blocks and the engine has {self.pool.num_blocks}; lower "
