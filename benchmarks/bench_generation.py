@@ -25,8 +25,8 @@ import transformers
 from sanbai.foundation.device import tune_allocator
 from sanbai.foundation.seeds import torch_generator
 from sanbai.generation.answering import generate_continuously
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings
-from sanbai.generation.engine import generate
+from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
+from sanbai.generation.engine import Precision, generate
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
 from sanbai.model.config import ModelConfig
@@ -73,7 +73,7 @@ class Peer:
             )  # fmt: skip
 
 
-def interleaved(runs: Mapping[str, Callable[[], float | None]], *, repeats: int) -> dict[str, list[float]]:
+def interleaved(runs: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, list[float]]:
     """Run everything in turn, `repeats` times after one warming run; return seconds of process time of each.
 
     A run that keeps its own clock returns its seconds.
@@ -84,16 +84,16 @@ def interleaved(runs: Mapping[str, Callable[[], float | None]], *, repeats: int)
             start = time.process_time()
             own = run()
             if repeat:
-                seconds[name].append(time.process_time() - start if own is None else own)
+                seconds[name].append(own if isinstance(own, float) else time.process_time() - start)
     return seconds
 
 
-def decode(model: LanguageModel, peer: Peer, rows: int) -> dict[str, Callable[[], Any]]:
+def decode(model: LanguageModel, peer: Peer, rows: int, precision: Precision) -> dict[str, Callable[[], Any]]:
     """`rows` prompts, greedy."""
     prompts = make_prompts(model.config.vocab_size, rows, PROMPT)
     sampling = Sampling(temperature=0.0, max_new_tokens=NEW_TOKENS)
     settings = EngineSettings(num_blocks=rows * 8, max_rows=rows, step_tokens=2048)
-    engine = ContinuousEngine(model, settings)
+    engine = ContinuousEngine(decoding_copy(model, precision), settings)
 
     def continuous() -> None:
         engine.pool.forget()  # no prefix is known from the run before
@@ -104,17 +104,19 @@ def decode(model: LanguageModel, peer: Peer, rows: int) -> dict[str, Callable[[]
 
     return {
         "transformers": partial(peer.answer, prompts, NEW_TOKENS),
-        "batched": partial(generate, model, prompts, sampling, seeds=range(rows), stop_ids=()),
+        "batched": partial(generate, model, prompts, sampling, seeds=range(rows), stop_ids=(), precision=precision),
         "continuous": continuous,
     }
 
 
-def shared_prefix(model: LanguageModel, peer: Peer, prompts: int, copies: int) -> dict[str, Callable[[], Any]]:
+def shared_prefix(
+    model: LanguageModel, peer: Peer, prompts: int, copies: int, precision: Precision
+) -> dict[str, Callable[[], Any]]:
     """`copies` answers of 32 tokens to each of some prompts of 200, drawn."""
     texts = make_prompts(model.config.vocab_size, prompts, 200)
     sampling = Sampling(max_new_tokens=32)
     rows = [text for text in texts for _ in range(copies)]
-    ours = {"seeds": range(len(rows)), "stop_ids": (), "batch_size": len(rows)}
+    ours: dict[str, Any] = {"seeds": range(len(rows)), "stop_ids": (), "batch_size": len(rows), "precision": precision}
     return {
         "transformers": partial(peer.answer, texts, 32, copies=copies, draw=True),
         "batched": partial(generate, model, rows, sampling, **ours),
@@ -137,7 +139,9 @@ class Clock:
         self.offset += max(0.0, moment - self.now())
 
 
-def mixed(model: LanguageModel, peer: Peer, count: int) -> tuple[int, dict[str, Callable[[], float]]]:
+def mixed(
+    model: LanguageModel, peer: Peer, count: int, precision: Precision
+) -> tuple[int, dict[str, Callable[[], float]]]:
     """Requests of 1 to 256 new tokens come at random while the machine works; return their tokens, and the runs."""
     dice = random.Random(1)
     prompts = [make_prompts(model.config.vocab_size, 1, dice.randint(4, 64), seed)[0] for seed in range(count)]
@@ -147,6 +151,8 @@ def mixed(model: LanguageModel, peer: Peer, count: int) -> tuple[int, dict[str, 
         moment += dice.expovariate(count / 2.0)  # all within about two seconds
         moments.append(moment)
     settings = EngineSettings(num_blocks=count * 21, max_rows=count, step_tokens=256)
+
+    decoder = decoding_copy(model, precision)
 
     def padded() -> float:
         """Take what waits as one batch, and read nothing else before its longest is done."""
@@ -159,7 +165,7 @@ def mixed(model: LanguageModel, peer: Peer, count: int) -> tuple[int, dict[str, 
         return clock.now()
 
     def continuous() -> float:
-        engine = ContinuousEngine(model, settings)
+        engine = ContinuousEngine(decoder, settings)
         clock, place = Clock(), 0
         while place < count or engine.busy:
             if not engine.busy:
@@ -193,18 +199,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_model(model, Path(folder))
         peer = Peer(Path(folder), dtype)
-    model = model.to(dtype)
+    precision: Precision = "bfloat16" if dtype == torch.bfloat16 else "stored"
 
     work: list[tuple[str, int, Mapping[str, Callable[[], Any]]]] = []
     if "decode" in arguments.only:
         work += [
-            (f"{rows} rows of {PROMPT} + {NEW_TOKENS}", rows * NEW_TOKENS, decode(model, peer, rows))
+            (f"{rows} rows of {PROMPT} + {NEW_TOKENS}", rows * NEW_TOKENS, decode(model, peer, rows, precision))
             for rows in arguments.rows
         ]
     if "prefix" in arguments.only:
-        work.append(("16 prompts of 200, 9 answers of 32", 16 * 9 * 32, shared_prefix(model, peer, 16, 9)))
+        work.append(("16 prompts of 200, 9 answers of 32", 16 * 9 * 32, shared_prefix(model, peer, 16, 9, precision)))
     if "mixed" in arguments.only:
-        work.append(("64 requests of 1 to 256, at random", *mixed(model, peer, 64)))
+        work.append(("64 requests of 1 to 256, at random", *mixed(model, peer, 64, precision)))
     record = []
     for name, tokens, runs in work:
         taken = interleaved(runs, repeats=arguments.repeats)

@@ -220,7 +220,8 @@ def test_impossible_requests_are_refused_and_leave_nothing() -> None:
         (ask([5], seeds=[]), UsageError, "without seeds"),
         (ask([5], stop_strings=["x"]), UsageError, "without a tokenizer"),
         (ask([5], top_logprobs=62), UsageError, "wanted 0 to 61"),
-        (ask([5], mask=lambda _: torch.zeros(61)), UsageError, "allows no first token"),
+        (ask([5], mask=lambda _: torch.zeros(61)), UsageError, "or allows none to begin with"),
+        (ask([5], mask=lambda _: torch.ones(60)), UsageError, "is not of 61 tokens"),
     ):
         with pytest.raises(error, match=match):
             engine.submit(request)

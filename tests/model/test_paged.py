@@ -78,25 +78,28 @@ def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: Mo
             window=window,
             slot_N=torch.tensor([slot for text in everyone for slot in slots(text, *ranges[text])]),
             position_D=positions[: len(decoding)],
-            num_keys=max([ranges[text][1] for text in decoding], default=0),
             chunks=[chunk_of([tables[text] for text in chunks], [ranges[text] for text in chunks], len(decoding))]
             if chunks
             else [],
         )
         tokens = torch.tensor([token for text in everyone for token in texts[text][slice(*ranges[text])]])
-        return trunk(tokens.unsqueeze(1), positions_BT=positions.unsqueeze(1), pages=pages)[:, 0]
+        hidden = trunk(tokens.unsqueeze(1), positions_BT=positions.unsqueeze(1), pages=pages)[:, 0]
+        pages.store()
+        return hidden
 
     whole = [trunk(torch.tensor([text]))[0] for text in texts]
     first = step({0: (0, 6), 1: (0, 9)}, [])
     torch.testing.assert_close(first, torch.cat((whole[0][:6], whole[1][:9])), rtol=0, atol=1e-12)
-    window.reserve(1, 12)
+    window.fit(1, 12)
     for layer in range(config.num_layers):
         window.load(layer, torch.tensor([0]), *cache.read(layer, torch.tensor([tables[1][:3]])))
     mixed = step({1: (9, 10), 0: (6, 18), 2: (0, 3)}, [1])
     torch.testing.assert_close(mixed, torch.cat((whole[1][9:10], whole[0][6:18], whole[2][:3])), rtol=0, atol=1e-12)
-    window.reserve(2, 400)  # room grows and keeps what it has
+    window.fit(2, 400)  # room grows and keeps what it has
     for layer in range(config.num_layers):
         window.load(layer, torch.tensor([1]), *cache.read(layer, torch.tensor([tables[0]])))
+    window.fit(2, 20)  # and shrinks
+    assert window.num_positions == 32
     both = step({1: (10, 11), 0: (18, 19)}, [1, 0])
     torch.testing.assert_close(both, torch.stack((whole[1][10], whole[0][18])), rtol=0, atol=1e-12)
 
@@ -119,7 +122,6 @@ def test_models_whose_tokens_depend_on_company_are_refused() -> None:
         window=Window(BASE, dtype=torch.float32, device="cpu"),
         slot_N=torch.tensor([0]),
         position_D=torch.tensor([], dtype=torch.int64),
-        num_keys=0,
         chunks=[chunk_of([[0]], [(0, 1)], 0)],
     )
     trunk = Transformer(BASE.model_copy(update={"masks": ("prefix",)}), torch.Generator().manual_seed(1))

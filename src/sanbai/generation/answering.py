@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from sanbai.foundation.errors import UsageError
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings
-from sanbai.generation.engine import Completion, FinishReason, Precision, cast_for_decoding, check_prompts
+from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
+from sanbai.generation.engine import Completion, FinishReason, Precision, check_prompts
 from sanbai.generation.request import Answer, NewToken, Request
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
@@ -107,7 +107,7 @@ def generate_continuously(
         max_rows=batch_size,
         step_tokens=max(STEP_TOKENS, 2 * batch_size),
     )
-    engine = ContinuousEngine(cast_for_decoding(model, precision), settings)
+    engine = ContinuousEngine(decoding_copy(model, precision), settings)
     requests = [
         Request(
             prompt=prompt,

@@ -25,13 +25,14 @@ from sanbai.foundation.errors import DataError, ResourceError, UsageError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.generation.blocks import BlockPool
 from sanbai.generation.drawing import bend, collect_rules, draw, top_logprobs
-from sanbai.generation.engine import check_prompts, draw_uniforms
+from sanbai.generation.engine import Precision, cast_for_decoding, check_prompts, draw_uniforms
 from sanbai.generation.reading import Arranger, Reading
 from sanbai.generation.request import NewToken, PromptLogprobs, Request
 from sanbai.generation.row import Row
 from sanbai.generation.scheduler import Plan, Scheduler
 from sanbai.generation.weights import replace_weights
 from sanbai.model.heads import LanguageModel
+from sanbai.model.packed import PackedLinear, is_packed, pack_linears, repack
 from sanbai.model.paged import PagedCache, check_pageable
 from sanbai.model.window import Window
 from sanbai.text.stream import TextStream
@@ -53,6 +54,15 @@ class EngineSettings(RecipeSection):
     """Requests that may wait."""
 
 
+def decoding_copy(model: LanguageModel, precision: Precision) -> LanguageModel:
+    """Return a copy in the precision wanted, its weights packed where that is faster; the model itself if `stored`."""
+    if precision == "stored":
+        return model
+    copied = cast_for_decoding(model, precision)
+    pack_linears(copied)
+    return copied
+
+
 class ContinuousEngine:
     """A model, its cache, and the requests in work."""
 
@@ -60,7 +70,7 @@ class ContinuousEngine:
         """Take room for the cache.
 
         Args:
-            model: used as it is, in its own precision; `cast_for_decoding` makes a copy in another.
+            model: used as it is, in its own precision; `decoding_copy` makes one that decodes faster.
             settings: how much to take on.
             tokenizer: the model's, where text or stop strings are wanted.
 
@@ -76,6 +86,7 @@ class ContinuousEngine:
             )
         self._model, self.settings, self._tokenizer = model, settings, tokenizer
         self._device = model.head_weight.device
+        self._head = PackedLinear(model.head_weight, None) if is_packed(model) else None
         self.pool = BlockPool(settings.num_blocks, settings.block_size)
         self.scheduler = Scheduler(
             self.pool,
@@ -123,6 +134,7 @@ class ContinuousEngine:
             UsageError: no seed; stop strings without a tokenizer; a mask that allows nothing to begin with.
         """
         self._check(request)
+        vocab_size = self._model.config.vocab_size
         number, self._num_requests = self._num_requests, self._num_requests + 1
         limit = min(request.sampling.max_new_tokens, self.context - len(request.prompt))
         uniforms: list[list[float]] = draw_uniforms(request.seeds, limit).tolist()
@@ -131,9 +143,11 @@ class ContinuousEngine:
             row = Row(
                 request, number=number, answer=answer, order=self._num_rows + answer, limit=limit, uniforms=numbers
             )
-            if row.ask_mask() is not None:
-                raise UsageError("the request's mask failed or allows no first token; allow at least one")
-            row.count(self._model.config.vocab_size, self._device)
+            if row.ask_mask() is not None or (row.mask is not None and row.mask.shape != (vocab_size,)):
+                raise UsageError(
+                    f"the request's mask failed, is not of {vocab_size} tokens, or allows none to begin with"
+                )
+            row.count(vocab_size, self._device)
             row.text = None if self._tokenizer is None else TextStream(self._tokenizer)
             rows.append(row)
         rows[0].siblings = rows[1:]
@@ -159,12 +173,12 @@ class ContinuousEngine:
             return []
         reading = self._arranger.prepare(plan)
         hidden_ND = self._model.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)[:, 0]
+        reading.pages.store()
         self._score_prompts(reading, hidden_ND)
         drawing, places = self._rows_that_draw(plan, reading)
         if not drawing:
             return []
-        logits_BV = self._model.logits(hidden_ND[places])
-        return self._draw(drawing, logits_BV)
+        return self._draw(drawing, self._logits(hidden_ND[places]))
 
     def prompt_logprobs(self, number: int) -> PromptLogprobs:
         """Return, once, what a request asked to know of its prompt; there from its first new token on.
@@ -184,6 +198,9 @@ class ContinuousEngine:
             ModelError: names or shapes differ (nothing has changed), or a tensor did not arrive.
         """
         digest = replace_weights(self._model, source)
+        repack(self._model)
+        if self._head is not None:
+            self._head = PackedLinear(self._model.head_weight, None)
         self.scheduler.preempt_all()
         self.pool.forget()
         with torch.inference_mode():
@@ -227,6 +244,10 @@ class ContinuousEngine:
             drawing += [leader, *begun]
             places += [last[id(leader)]] * (1 + len(begun))
         return drawing, torch.tensor(places, dtype=torch.int64, device=self._device)
+
+    def _logits(self, hidden_BD: Tensor) -> Tensor:
+        logits_BV: Tensor = self._model.logits(hidden_BD) if self._head is None else self._head(hidden_BD)
+        return logits_BV
 
     def _draw(self, rows: Sequence[Row], logits_BV: Tensor) -> list[NewToken]:
         logits_BV = logits_BV.to(torch.promote_types(logits_BV.dtype, torch.float32))
@@ -278,7 +299,7 @@ class ContinuousEngine:
             if not row.needs_prompt_scores:
                 continue
             target_T = torch.tensor(row.ids[row.num_cached + 1 : end + 1], device=self._device)
-            logits_TV = self._model.logits(hidden_ND[start : start + len(target_T)])
+            logits_TV = self._logits(hidden_ND[start : start + len(target_T)])
             logprob_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32)).log_softmax(dim=-1)
             tops = top_logprobs(logprob_TV, torch.ones_like(logprob_TV[:, :1]), row.request.top_logprobs)
             row.prompt_scores.append((logprob_TV.gather(-1, target_T.unsqueeze(-1)).squeeze(-1).tolist(), tops))

@@ -60,7 +60,6 @@ class Arranger:
             window=self._window,
             slot_N=self._tensor(slots),
             position_D=position_N1[: len(plan.decoding), 0],
-            num_keys=max(positions[: len(plan.decoding)], default=-1) + 1,
             chunks=[self._pad(group, starts[chunks.index(group[0])]) for group in groups],
         )
         return Reading(self._tensor(tokens).unsqueeze(-1), position_N1, pages, chunks, starts)
@@ -93,12 +92,12 @@ class Arranger:
             lane for lane, lease in enumerate(leases) if lane >= len(self._leases) or lease is not self._leases[lane]
         ]
         self._leases = leases
-        self._window.reserve(len(rows), max((row.num_cached for row in rows), default=-1) + 1)
+        if rows:
+            self._window.fit(len(rows), max(row.num_cached for row in rows) + 1)
         if new:
             size = self._cache.block_size
             lane_R = self._tensor(new)
             block_RM = self._table([rows[lane].blocks[: -(-rows[lane].num_cached // size)] for lane in new])
-            self._window.reserve(len(rows), block_RM.shape[1] * size)
             for layer in range(self._cache.num_layers):
                 self._window.load(layer, lane_R, *self._cache.read(layer, block_RM))
 

@@ -72,8 +72,11 @@ class Row:
         if self.request.mask is None:
             return None
         try:
-            self.mask = self.request.mask(self.ids[self.num_prompt :]).bool()
-            return None if bool(self.mask.any()) else "stop"
+            mask = self.request.mask(self.ids[self.num_prompt :]).bool()
+            if self.mask is not None and mask.shape != self.mask.shape:
+                return "failed"
+            self.mask = mask
+            return None if bool(mask.any()) else "stop"
         except Exception:  # noqa: BLE001 - one request's function must not end the others' answers
             return "failed"
 

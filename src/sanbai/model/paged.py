@@ -52,6 +52,11 @@ class PagedCache:
         self._keys[layer].flatten(0, 1)[slot_N] = k_NGK
         self._values[layer].flatten(0, 1)[slot_N] = v_NGK
 
+    def write_all(self, slot_D: Tensor, k_LDGK: Tensor, v_LDGK: Tensor) -> None:
+        """Store keys and values of all layers at once."""
+        self._keys.flatten(1, 2)[:, slot_D] = k_LDGK
+        self._values.flatten(1, 2)[:, slot_D] = v_LDGK
+
     def read(self, layer: int, block_RM: Tensor) -> tuple[Tensor, Tensor]:
         """Return k_RGSK and v_RGSK of tables padded to one length with any block."""
         rows = block_RM.shape[0]
@@ -99,10 +104,10 @@ class Pages:
     slot_N: Tensor
     position_D: Tensor
     """Of the texts that read one token."""
-    num_keys: int
-    """1 + the largest of `position_D`."""
     chunks: Sequence[Chunks] = ()
+    _place_A: Tensor = field(init=False)
     _masks: dict[Mask, list[Tensor]] = field(default_factory=dict, init=False)
+    _new: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False)
 
     def prepare(self, config: ModelConfig, dtype: torch.dtype, relative_bias: RelativeBias | None) -> None:
         """Compute the masks that the layers share: of the window first, where it is looked at, then of each chunk.
@@ -113,7 +118,8 @@ class Pages:
         check_pageable(config)
         looks = [(chunk.position_RT, chunk.block_RM.shape[1] * self.cache.block_size) for chunk in self.chunks]
         if len(self.position_D):
-            looks.insert(0, (self.position_D.unsqueeze(-1), self.num_keys))
+            looks.insert(0, (self.position_D.unsqueeze(-1), self.window.num_positions))
+            self._place_A = self.window.places(self.position_D)
         for kind in dict.fromkeys(config.masks):
             band_width = config.band_width if kind == "banded" else None
             masks = [position_mask(at_RT, count, dtype, band_width=band_width) for at_RT, count in looks]
@@ -127,17 +133,24 @@ class Pages:
 
     def attend(self, layer: int, q_NH1K: Tensor, k_NG1K: Tensor, v_NG1K: Tensor, *, kind: Mask, scaled: bool) -> Tensor:
         """Write one layer's new keys and values; return out_NH1K, each query's average of the values it may see."""
-        self.cache.write(layer, self.slot_N, k_NG1K[:, :, 0], v_NG1K[:, :, 0])
-        masks, parts = iter(self._masks[kind]), []
-        if D := len(self.position_D):
-            k, v = self.window.write(layer, self.position_D, k_NG1K[:D, :, 0], v_NG1K[:D, :, 0])
-            k, v = k[..., : self.num_keys, :], v[..., : self.num_keys, :]
+        masks, parts, D = iter(self._masks[kind]), [], len(self.position_D)
+        if self.chunks:
+            self.cache.write(layer, self.slot_N[D:], k_NG1K[D:, :, 0], v_NG1K[D:, :, 0])
+        if D:
+            self._new.append((k_NG1K[:D, :, 0], v_NG1K[:D, :, 0]))
+            k, v = self.window.write(layer, self._place_A, *self._new[-1])
             parts.append(attention(q_NH1K[:D], k, v, next(masks), scaled=scaled))
         for chunk in self.chunks:
             q_RHTK = q_NH1K[:, :, 0][chunk.token_RT].transpose(1, 2)
             mixed_RHTK = attention(q_RHTK, *self.cache.read(layer, chunk.block_RM), next(masks), scaled=scaled)
             parts.append(mixed_RHTK.transpose(1, 2).flatten(0, 1)[chunk.real_A].unsqueeze(2))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def store(self) -> None:
+        """Copy what the window got into the blocks, once all layers are through: one write instead of one a layer."""
+        if self._new:
+            k_LDGK, v_LDGK = (torch.stack(layers) for layers in zip(*self._new, strict=True))
+            self.cache.write_all(self.slot_N[: len(self.position_D)], k_LDGK, v_LDGK)
 
 
 def check_pageable(config: ModelConfig) -> None:
