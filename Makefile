@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: parity reference help quickstart setup test check fix check-long bench browser clean
+.PHONY: parity reference help quickstart setup test check fix check-long bench bench-generation browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ parity: setup ## compare every family with transformers and write docs/parity.md
 
 bench: setup ## measure speed; results are printed, never asserted
 	$(BIN)/python -m benchmarks
+
+bench-generation: setup ## measure generation beside transformers; some minutes on an idle machine
+	$(BIN)/python benchmarks/bench_generation.py $(ARGS)
 
 browser: ## install Debian's Chromium for the browser tests where it is missing and can be had
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \

@@ -29,6 +29,7 @@ from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decod
 from sanbai.generation.engine import Precision, generate
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
+from sanbai.generation.scoring import score
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
@@ -180,6 +181,16 @@ def mixed(
     return sum(lengths), {"transformers": padded, "continuous": continuous}
 
 
+def mismatch(model: LanguageModel) -> float:
+    """Mean |difference| in nats of log-probabilities, bfloat16 decoding against float32 scoring of the same tokens."""
+    prompts = make_prompts(model.config.vocab_size, 16, PROMPT)
+    sampling = Sampling(max_new_tokens=32)
+    rough = generate_continuously(model, prompts, sampling, seeds=range(16), stop_ids=(), precision="bfloat16")
+    exact = score(model, prompts, [completion.tokens for completion in rough])
+    pairs = [pair for row, other in zip(rough, exact, strict=True) for pair in zip(row.logprobs, other, strict=True)]
+    return statistics.fmean(abs(first - second) for first, second in pairs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="12m")
@@ -221,6 +232,7 @@ def main() -> None:
             speed = f"{tokens / middle:9,.0f} tokens/s  {theirs / middle:5.2f} x  spread {spread:.0%}"
             print(f"{name:36} {engine:13} {speed}", flush=True)
             record.append({"work": name, "engine": engine, "tokens_per_second": tokens / middle, "spread": spread})
+    print(f"bfloat16 against float32 log-probabilities: {mismatch(model):.5f} nats a token")
     if arguments.json:
         print(json.dumps({"shape": arguments.shape, "precision": arguments.precision, "results": record}))
 

@@ -176,7 +176,6 @@ def test_blocks_return_to_the_baseline_after_thousands_of_mixed_requests() -> No
     assert engine.scheduler.num_preemptions > 50
     assert (engine.pool.num_used, engine.pool.num_available) == (0, 90)
     assert not engine._rows
-    assert not engine._prompt_logprobs
     engine.pool.forget()
     assert sorted(engine.pool.take(90)) == list(range(90))
 
@@ -241,20 +240,18 @@ def test_log_probabilities_of_prompts_are_those_of_one_plain_pass(step_tokens: i
     model = make_model().double()
     engine = ContinuousEngine(model, EngineSettings(num_blocks=64, block_size=4, max_rows=8, step_tokens=step_tokens))
     prompts = [list(range(5, 30)), [7], list(range(5, 30))]
-    numbers = [engine.submit(ask(prompt, prompt_logprobs=True, top_logprobs=3)) for prompt in prompts]
-    while engine.busy:
-        engine.step()
-    for prompt, number in zip(prompts, numbers, strict=True):
+    requests = [ask(prompt, prompt_logprobs=True, top_logprobs=3, seeds=[1, 2]) for prompt in prompts]
+    for prompt, (answer, other) in zip(prompts, answer_all(engine, requests), strict=True):
         table = torch.log_softmax(model(torch.tensor([prompt]))[0], dim=-1)
-        found = engine.prompt_logprobs(number)
+        found = answer.prompt
+        assert found is not None
+        assert other.prompt is None
         expected = [table[place, token].item() for place, token in enumerate(prompt[1:])]
         assert found.logprobs == pytest.approx(expected, abs=1e-12)
         for place, tops in enumerate(found.top):
             best = table[place].topk(3)
             assert [token for token, _ in tops] == best.indices.tolist()
             assert [logprob for _, logprob in tops] == pytest.approx(best.values.tolist(), abs=1e-12)
-    with pytest.raises(KeyError):
-        engine.prompt_logprobs(numbers[0])
 
 
 def test_a_mask_says_what_may_come_and_when_nothing_may_the_answer_ends() -> None:

@@ -27,7 +27,7 @@ from sanbai.generation.blocks import BlockPool
 from sanbai.generation.drawing import bend, collect_rules, draw, top_logprobs
 from sanbai.generation.engine import Precision, cast_for_decoding, check_prompts, draw_uniforms
 from sanbai.generation.reading import Arranger, Reading
-from sanbai.generation.request import NewToken, PromptLogprobs, Request
+from sanbai.generation.request import NewToken, Request
 from sanbai.generation.row import Row
 from sanbai.generation.scheduler import Plan, Scheduler
 from sanbai.generation.weights import replace_weights
@@ -106,7 +106,6 @@ class ContinuousEngine:
             window = Window(model.config, dtype=dtype, device=self._device)
         self._arranger = Arranger(self._cache, window, self._device)
         self._rows: dict[int, list[Row]] = {}
-        self._prompt_logprobs: dict[int, PromptLogprobs] = {}
         self._num_requests = self._num_rows = 0
 
     @property
@@ -163,7 +162,6 @@ class ContinuousEngine:
         for row in rows:
             if id(row) not in behind:
                 self.scheduler.remove(row)
-        self._prompt_logprobs.pop(number, None)
 
     @torch.inference_mode()
     def step(self) -> list[NewToken]:
@@ -179,14 +177,6 @@ class ContinuousEngine:
         if not drawing:
             return []
         return self._draw(drawing, self._logits(hidden_ND[places]))
-
-    def prompt_logprobs(self, number: int) -> PromptLogprobs:
-        """Return, once, what a request asked to know of its prompt; there from its first new token on.
-
-        Raises:
-            KeyError: it did not ask, or its prompt has not been read.
-        """
-        return self._prompt_logprobs.pop(number)
 
     def replace_weights(self, source: dict[str, Tensor]) -> str:
         """Put new weights in the place of the old; return their digest (`weights.py`).
@@ -291,7 +281,7 @@ class ContinuousEngine:
             rows.remove(row)
             if not rows:
                 del self._rows[row.number]
-        return NewToken(row.number, row.answer, token, logprob, sampled, top, text, reason)
+        return NewToken(row.number, row.answer, token, logprob, sampled, top, text, reason, row.take_prompt_scores())
 
     def _score_prompts(self, reading: Reading, hidden_ND: Tensor) -> None:
         """Compute the log-probabilities of prompts whose requests ask for them; before the step is accounted for."""
@@ -303,8 +293,3 @@ class ContinuousEngine:
             logprob_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32)).log_softmax(dim=-1)
             tops = top_logprobs(logprob_TV, torch.ones_like(logprob_TV[:, :1]), row.request.top_logprobs)
             row.prompt_scores.append((logprob_TV.gather(-1, target_T.unsqueeze(-1)).squeeze(-1).tolist(), tops))
-            if end == row.num_prompt:
-                self._prompt_logprobs[row.number] = PromptLogprobs(
-                    logprobs=[each for part, _ in row.prompt_scores for each in part],
-                    top=[each for _, part in row.prompt_scores for each in part],
-                )

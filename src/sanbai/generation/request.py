@@ -104,6 +104,8 @@ class NewToken:
     """What may be shown now, with a tokenizer: never half a character nor the beginning of a stop string."""
     finish_reason: EndReason | None
     """Set on an answer's last token alone."""
+    prompt: PromptLogprobs | None
+    """Set on the first answer's first token, where the request asks for it."""
 
 
 @dataclass(slots=True)
@@ -118,6 +120,7 @@ class Answer:
     text: str = ""
     finish_reason: EndReason | None = None
     """None while it grows."""
+    prompt: PromptLogprobs | None = None
 
     def add(self, new: NewToken) -> None:
         """Append what a step added."""
@@ -127,3 +130,4 @@ class Answer:
         self.top.append(new.top)
         self.text += new.text
         self.finish_reason = new.finish_reason
+        self.prompt = self.prompt or new.prompt

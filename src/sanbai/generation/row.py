@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sanbai.generation.request import EndReason, Request
+from sanbai.generation.request import EndReason, PromptLogprobs, Request, TopLogprobs
 from sanbai.generation.streaming import StopStrings
 from sanbai.text.stream import TextStream
 
@@ -49,7 +49,7 @@ class Row:
         """Tokens of prompt and answer, and how often the answer holds each; kept where the shaping asks for them."""
         self.text: TextStream | None = None
         self.stops = StopStrings(request.stop_strings)
-        self.prompt_scores: list[tuple[list[float], list[list[tuple[int, float]]]]] = []
+        self.prompt_scores: list[tuple[list[float], list[TopLogprobs]]] = []
         """What has been read of the prompt, if asked: log-probabilities and likeliest tokens, a chunk an entry."""
 
     @property
@@ -66,6 +66,16 @@ class Row:
     def needs_prompt_scores(self) -> bool:
         """Whether the prompt must be read whole for its log-probabilities, and has not been."""
         return self.request.prompt_logprobs and self.answer == 0 and self.num_new == 0
+
+    def take_prompt_scores(self) -> PromptLogprobs | None:
+        """Return, once, what has been read of the prompt, if it was asked for."""
+        if not self.prompt_scores:
+            return None
+        parts, self.prompt_scores = self.prompt_scores, []
+        return PromptLogprobs(
+            logprobs=[each for logprobs, _ in parts for each in logprobs],
+            top=[each for _, top in parts for each in top],
+        )
 
     def ask_mask(self) -> EndReason | None:
         """Ask the request's mask what may come next; return why the answer ends here, if it does."""
