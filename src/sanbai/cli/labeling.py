@@ -31,6 +31,8 @@ from sanbai.world.prompts import Prompt
 
 #: Labelers at work at once.
 NUM_THREADS = 4
+#: One answer at a time, read whole: a round that was killed then makes the same answers, to the bit, when it goes on.
+REPEATABLE = {"max_running": 1, "prefix_cache": False}
 
 
 def simulated_accounts(store: Store, names: Iterable[str]) -> dict[str, Account]:
@@ -84,7 +86,12 @@ class FrontDoor:
         single_turn = [prompt for prompt in asked if len(prompt.messages) == 1]
         workers = [labeler for labeler in self.material.labelers if labeler.name in accounts]
         keys = {name: make_api_key(self.store, account, ("api",)) for name, account in accounts.items()}
-        app = create_app(self.job.workspace, self.store, settings=self.serve, welcome=Welcome("Labeling"))
+        app = create_app(
+            self.job.workspace,
+            self.store,
+            settings=self.serve.model_copy(update=REPEATABLE),
+            welcome=Welcome("Labeling"),
+        )
         bar = self.job.progress.task("label", len(workers))
         try:
             with loopback_server(app) as url, ThreadPoolExecutor(NUM_THREADS) as pool:

@@ -24,6 +24,7 @@ from sanbai.serving import (
     page_routes,
     rounds_routes,
     sign_in_routes,
+    text_api,
 )
 from sanbai.serving.chat import Chat
 from sanbai.serving.engine import Engine
@@ -43,6 +44,7 @@ TABLE = (
     *rounds_routes.ROWS,
     *account_routes.ROWS,
     *openai_api.ROWS,
+    *text_api.ROWS,
 )
 
 
@@ -89,6 +91,7 @@ def create_app(
         finally:
             # The server has waited for its open connections by now; whoever is left has had the time.
             await run_in_threadpool(engine.close, grace_seconds=0.0)
+            await run_in_threadpool(house.chat.close)
 
     app = Starlette(
         routes=make_routes(house, TABLE),

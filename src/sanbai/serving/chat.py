@@ -6,10 +6,12 @@ and pieces in the database, so that neither a closed browser nor a killed server
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sanbai.feedback import conversations, generations, registry
@@ -20,7 +22,7 @@ from sanbai.feedback.store import Store
 from sanbai.foundation.errors import DataError
 from sanbai.foundation.files import canonical_json
 from sanbai.foundation.seeds import derive_seed
-from sanbai.generation.streaming import Piece
+from sanbai.generation.request import NewToken, Request
 from sanbai.serving.engine import Engine, Order, Outcome, ServedModel
 from sanbai.serving.event_log import EventLog
 from sanbai.serving.markdown import render_markdown
@@ -28,13 +30,15 @@ from sanbai.serving.problems import Problem, overloaded
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.text.chat_template import encode_prompt
 
+log = logging.getLogger(__name__)
+
 HTML_SECONDS = 0.2
 KEEP_SECONDS = 1.0
 SEED_BITS = 48  # exact as a number of JavaScript
 
 
 class Answer:
-    """One answer in the making: what the worker's thread writes to its log and to the store."""
+    """One answer in the making: what the scribe writes to its log and to the store."""
 
     def __init__(self, store: Store, owner: Account, generation: Generation, model: ServedModel) -> None:
         self.owner, self.generation, self.model = owner, generation, model
@@ -46,13 +50,11 @@ class Answer:
         self._num_kept = 0
         self._rendered_at = self._kept_at = time.monotonic()
 
-    def add(self, piece: Piece) -> None:
-        """Take one more token."""
-        if not piece.text:
-            return
-        self._texts.append(piece.text)
-        self._unkept.append(piece.text)
-        self.log.append("text", {"text": piece.text})
+    def add(self, text: str) -> None:
+        """Take what one more token adds."""
+        self._texts.append(text)
+        self._unkept.append(text)
+        self.log.append("text", {"text": text})
         now = time.monotonic()
         if now - self._rendered_at >= HTML_SECONDS:
             self.log.append("html", {"html": render_markdown("".join(self._texts))})
@@ -92,10 +94,14 @@ def done_event(generation: Generation, ending: Ending, text: str, round_number: 
 
 
 class Chat:
-    """All answers in the making, by generation."""
+    """All answers in the making, by generation.
+
+    The engine's thread must not wait for pages and disks: one thread, the scribe, renders and keeps what it says.
+    """
 
     def __init__(self, store: Store, engine: Engine, settings: ServeRecipe) -> None:
         self._store, self._engine, self._settings = store, engine, settings
+        self._scribe = ThreadPoolExecutor(1, "sanbai-scribe")
         self._answers: dict[str, Answer] = {}
         self._lock = threading.Lock()
 
@@ -202,14 +208,20 @@ class Chat:
         with self._lock:
             self._answers |= {answer.generation.id: answer for answer in answers}
         for answer in answers:
-            answer.order = Order(
-                served, prompt, sampling, answer.generation.plan.seed, answer.add, self._ending_of(answer)
+            request = Request(
+                prompt=prompt,
+                sampling=sampling,
+                seeds=[answer.generation.plan.seed],
+                stop_ids=served.stop_ids,
+                tenant=owner.id,
+                remember=self._settings.prefix_cache,
             )
+            answer.order = Order(served, request, self._adding_to(answer), self._ending_of(answer))
         try:
             self._engine.submit([answer.order for answer in answers if answer.order])
         except Problem:
             for answer in answers:
-                self._ending_of(answer)(Outcome("failed", "", 0, 0.0))
+                self._end(answer, Outcome("failed", "", 0, 0.0))
             raise
         return begun
 
@@ -224,10 +236,31 @@ class Chat:
         num_siblings = sum(one.parent_id == parent.id for one in made)
         return derive_seed(num_siblings, owner.name, canonical_json(turns)) >> (63 - SEED_BITS)
 
-    def _ending_of(self, answer: Answer) -> Callable[[Outcome], None]:
-        def end(outcome: Outcome) -> None:
-            answer.end(outcome)
-            with self._lock:
-                del self._answers[answer.generation.id]
+    def _adding_to(self, answer: Answer) -> Callable[[NewToken], None]:
+        def add(new: NewToken) -> None:
+            if new.text:
+                self._scribe.submit(self._write, answer.add, new.text)
+
+        return add
+
+    def _ending_of(self, answer: Answer) -> Callable[[int, Outcome], None]:
+        def end(_: int, outcome: Outcome) -> None:
+            self._scribe.submit(self._write, self._end, answer, outcome)
 
         return end
+
+    @staticmethod
+    def _write(write: Callable[..., None], *what: Any) -> None:
+        try:
+            write(*what)
+        except Exception as error:  # noqa: BLE001 - one answer's trouble must not silence the others
+            log.error("chat.write_failed error=%s", type(error).__name__)
+
+    def _end(self, answer: Answer, outcome: Outcome) -> None:
+        answer.end(outcome)
+        with self._lock:
+            del self._answers[answer.generation.id]
+
+    def close(self) -> None:
+        """Keep what is still to be kept; after the engine was closed."""
+        self._scribe.shutdown(wait=True)

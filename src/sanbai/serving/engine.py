@@ -1,8 +1,8 @@
-"""The engine: the served model, a few workers that generate with it, and a bounded queue before them.
+"""The engine: what the registry serves, one thread that makes all answers with it, and a bounded queue before them.
 
-An order holds on to the model it was made for. When another model is put into service it is loaded beside the old one,
-new orders take it, and the old one is freed when its last order ends: no stream breaks. Workers are threads; torch lets
-them run side by side within its kernels, and nothing here touches its thread settings.
+The thread drives a `ContinuousEngine`: every step reads one token of each answer in the making. An order holds on to
+the model it was made for. When another model is put into service it is loaded beside the old one, new orders take it,
+and the old one is stepped until its last order ends and then freed: no stream breaks.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,10 +20,11 @@ from sanbai.feedback.registry import RegisteredModel, find_model, served
 from sanbai.feedback.store import Store
 from sanbai.foundation.errors import ModelError, SanbaiError
 from sanbai.foundation.workspace import Workspace
-from sanbai.generation.sampling import Sampling
-from sanbai.generation.streaming import Piece, stream
+from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
+from sanbai.generation.request import NewToken, Request
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import StoredModel, load_language_model
+from sanbai.model.paged import check_pageable
 from sanbai.serving.problems import Problem, overloaded
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.text.tokenizer import Tokenizer
@@ -32,8 +32,11 @@ from sanbai.text.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
-#: A worker that has drawn no token for so long is stuck; `/ready` then says so.
+#: With work in hand and no step for so long the engine is stuck; `/ready` then says so.
 STALE_SECONDS = 60.0
+BLOCK_SIZE = 16
+#: The cache never holds more than so many whole contexts for each answer that may be made at the same time.
+MOST_CONTEXTS = 4
 
 State = Literal["done", "stopped", "interrupted", "failed"]
 
@@ -61,13 +64,13 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an order ended.
+    """How an answer ended.
 
     Attributes:
         state: done; stopped by whoever asked; interrupted by the server's end; failed.
         finish_reason: stop or length; empty where neither happened.
         completion_tokens: tokens drawn, the end of turn not counted.
-        seconds: since a worker took it.
+        seconds: since the engine took it.
     """
 
     state: State
@@ -78,23 +81,19 @@ class Outcome:
 
 @dataclass(eq=False)
 class Order:
-    """One answer to be made. `on_piece` and `on_end` are called in a worker's thread, `on_end` exactly once.
+    """A prompt and the answers wanted to it. Both functions are called in the engine's thread and must return at once.
 
     Attributes:
         served: the model, fixed when the order is made.
-        prompt: token ids.
-        sampling: how to draw.
-        seed: of this answer's randomness.
-        stop_strings: texts that end the answer.
+        request: what the engine is asked; one answer a seed.
+        on_token: told of every token.
+        on_end: told of each answer's end, with the answer's index, exactly once.
     """
 
     served: ServedModel
-    prompt: Sequence[int]
-    sampling: Sampling
-    seed: int
-    on_piece: Callable[[Piece], None]
-    on_end: Callable[[Outcome], None]
-    stop_strings: tuple[str, ...] = ()
+    request: Request
+    on_token: Callable[[NewToken], None]
+    on_end: Callable[[int, Outcome], None]
     _stop: State | None = field(default=None, init=False)
 
     def stop(self, state: State = "stopped") -> None:
@@ -105,6 +104,95 @@ class Order:
     def stop_state(self) -> State | None:
         """What `stop` was told, or None."""
         return self._stop
+
+
+class _Work:
+    """An order that the engine has taken."""
+
+    def __init__(self, order: Order, on_done: Callable[[Order], None]) -> None:
+        self.order, self.began, self._on_done = order, time.monotonic(), on_done
+        self.counts = dict.fromkeys(range(len(order.request.seeds)), 0)  # answer in the making -> its tokens
+
+    def tell(self, new: NewToken) -> None:
+        """Pass a token on, and the answer's end with its last one."""
+        self.counts[new.answer] += new.token not in self.order.served.stop_ids
+        self.order.on_token(new)
+        if new.finish_reason is not None:
+            self._end_answer(new.answer, "failed" if new.finish_reason == "failed" else "done", new.finish_reason)
+
+    def end(self, state: State) -> None:
+        """Say that every answer left has ended."""
+        for answer in list(self.counts):
+            self._end_answer(answer, state)
+
+    def _end_answer(self, answer: int, state: State, reason: str = "") -> None:
+        seconds = time.monotonic() - self.began
+        outcome = Outcome(state, reason if state == "done" else "", self.counts.pop(answer), seconds)
+        try:
+            self.order.on_end(answer, outcome)
+        except Exception as error:  # noqa: BLE001 - whoever listens must not end the engine
+            log.error("order.end_failed error=%s", type(error).__name__)
+        if not self.counts:
+            self._on_done(self.order)
+
+
+class _Bench:
+    """One model's continuous engine and the orders in it; of the engine's thread alone."""
+
+    def __init__(self, served_model: ServedModel, settings: ServeRecipe) -> None:
+        self.served = served_model
+        self.works: dict[int, _Work] = {}
+        self._engine = ContinuousEngine(
+            served_model.model,
+            EngineSettings(
+                num_blocks=_num_blocks(served_model.model, settings),
+                block_size=BLOCK_SIZE,
+                max_rows=settings.max_running,
+                step_tokens=max(settings.step_tokens, settings.max_running + 1),
+                max_waiting=settings.max_running + settings.max_waiting,
+            ),
+            tokenizer=served_model.tokenizer,
+        )
+
+    def take(self, work: _Work) -> None:
+        """Give an order to the continuous engine."""
+        self.works[self._engine.submit(work.order.request)] = work
+
+    def step(self) -> None:
+        """End what nobody wants any more, and draw one token of every other answer."""
+        for number, work in list(self.works.items()):
+            if work.order.stop_state is not None:
+                self._end(number, work.order.stop_state)
+        for new in self._engine.step():
+            work_or_none = self.works.get(new.request)
+            if work_or_none is None:  # a listener failed on another answer of this order
+                continue
+            try:
+                work_or_none.tell(new)
+            except Exception as error:  # noqa: BLE001 - whoever listens to one answer must not end the others
+                log.error("order.failed model=%s error=%s", self.served.name, type(error).__name__)
+                self._end(new.request, "failed")
+            else:
+                if not work_or_none.counts:
+                    del self.works[new.request]
+
+    def fail(self) -> None:
+        """End every order: the continuous engine is broken."""
+        for number in list(self.works):
+            self.works.pop(number).end("failed")
+
+    def _end(self, number: int, state: State) -> None:
+        self._engine.cancel(number)
+        self.works.pop(number).end(state)
+
+
+def _num_blocks(model: LanguageModel, settings: ServeRecipe) -> int:
+    """Return as many blocks as the recipe's memory holds, no more than are of use, enough for one whole context."""
+    config = model.config
+    of_one_answer = -(-config.max_positions // BLOCK_SIZE)
+    numbers_a_block = 2 * config.num_layers * config.num_kv_heads * config.head_width * BLOCK_SIZE
+    affordable = settings.cache_mebibytes * 2**20 // (numbers_a_block * model.head_weight.element_size())
+    return max(of_one_answer, min(affordable, MOST_CONTEXTS * settings.max_running * of_one_answer))
 
 
 class Engine:
@@ -123,22 +211,23 @@ class Engine:
         self._workspace, self._store, self._settings = workspace, store, settings
         self._served: ServedModel | None = None
         self._trouble = ""
-        self._waiting: deque[Order] = deque()
-        self._running: dict[int, tuple[Order, float]] = {}  # worker -> its order and when its last token came
+        self._new: list[Order] = []
+        self._open: dict[Order, None] = {}  # all that have not ended, the new ones too, oldest first
+        self._benches: dict[str, _Bench] = {}  # of the engine's thread alone, by artifact
+        self._stepped = time.monotonic()
         self._changed = threading.Condition()
         self._loading = threading.Lock()
         self._closing = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Load the served model, if there is one, and start the workers and the watcher."""
+        """Load the served model, if there is one, and start the engine's thread and the watcher."""
         self._closing.clear()
         self.refresh()
         self._threads = [
-            threading.Thread(target=self._work, args=(number,), name=f"sanbai-worker-{number}", daemon=True)
-            for number in range(self._settings.num_workers)
+            threading.Thread(target=self._drive, name="sanbai-engine", daemon=True),
+            threading.Thread(target=self._watch, name="sanbai-watcher", daemon=True),
         ]
-        self._threads.append(threading.Thread(target=self._watch, name="sanbai-watcher", daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -148,10 +237,9 @@ class Engine:
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._waiting and not self._running, timeout=grace_seconds)
-            left = [*self._waiting, *(order for order, _ in self._running.values())]
-        for order in left:
-            order.stop("interrupted")
+            self._changed.wait_for(lambda: not self._open, timeout=grace_seconds)
+            for order in self._open:
+                order.stop("interrupted")
         for thread in self._threads:
             thread.join(timeout=max(1.0, deadline - time.monotonic()))
         self._threads = []
@@ -175,13 +263,18 @@ class Engine:
 
     @property
     def num_waiting(self) -> int:
-        """Orders that no worker has taken yet."""
-        return len(self._waiting)
+        """Answers beyond those that are made at the same time."""
+        return max(0, self._num_open - self._settings.max_running)
 
     @property
     def num_running(self) -> int:
-        """Orders in work."""
-        return len(self._running)
+        """Answers in work."""
+        return min(self._num_open, self._settings.max_running)
+
+    @property
+    def _num_open(self) -> int:
+        with self._changed:
+            return sum(len(order.request.seeds) for order in self._open)
 
     def unready_because(self) -> str:
         """Return why no request should be sent here now; empty when all is well."""
@@ -189,22 +282,23 @@ class Engine:
             return "shutting down"
         if self._served is None:
             return self._trouble or "no model is in service"
-        with self._changed:
-            since = [time.monotonic() - at for _, at in self._running.values()]
-        return "a worker has drawn no token for a minute" if max(since, default=0.0) > STALE_SECONDS else ""
+        stuck = self._open and time.monotonic() - self._stepped > STALE_SECONDS
+        return "the engine has drawn no token for a minute" if stuck else ""
 
     def check_room(self, count: int) -> None:
         """Refuse what `submit` would refuse now.
+
+        Args:
+            count: answers.
 
         Raises:
             Problem: 503 while shutting down, 429 where the queue is full.
         """
         if self._closing.is_set():
             raise overloaded("the server is shutting down", retry_after_seconds=5, status=503)
-        idle = self._settings.num_workers - len(self._running)
-        if len(self._waiting) + count > self._settings.max_waiting + max(0, idle):
+        if self._num_open + count > self._settings.max_running + self._settings.max_waiting:
             raise overloaded(
-                f"{len(self._waiting)} answers are waiting already; try again shortly", retry_after_seconds=2
+                f"{self.num_waiting} answers are waiting already; try again shortly", retry_after_seconds=2
             )
 
     def submit(self, orders: Sequence[Order]) -> None:
@@ -214,9 +308,10 @@ class Engine:
             Problem: as `check_room`.
         """
         with self._changed:
-            self.check_room(len(orders))
-            self._waiting.extend(orders)
-            self._changed.notify(len(orders))
+            self.check_room(sum(len(order.request.seeds) for order in orders))
+            self._new.extend(orders)
+            self._open.update(dict.fromkeys(orders))
+            self._changed.notify_all()
 
     def refresh(self) -> None:
         """Load the model that the registry serves if it is not the one in memory. Trouble keeps the old one."""
@@ -233,11 +328,13 @@ class Engine:
         registered = find_model(self._store, name)
         artifact = self._workspace.load(registered.artifact)
         artifact.verify()
+        model = load_language_model(artifact.path)
+        check_pageable(model.config)
         return ServedModel(
             name=registered.name,
             round=registered.round,
             artifact=artifact.name,
-            model=load_language_model(artifact.path),
+            model=decoding_copy(model, self._settings.precision),
             tokenizer=load_tokenizer(artifact),
         )
 
@@ -246,42 +343,50 @@ class Engine:
             with contextlib.suppress(Exception):  # a locked or vanished database must not end the watch
                 self.refresh()
 
-    def _work(self, number: int) -> None:
-        while (order := self._take(number)) is not None:
-            outcome = self._make(number, order)
-            try:
-                order.on_end(outcome)
-            except Exception as error:  # noqa: BLE001 - nor must whoever listens
-                log.error("order.end_failed error=%s", type(error).__name__)
-            with self._changed:
-                del self._running[number]
-                self._changed.notify_all()
-            order = None  # an idle worker must not keep an ended order's model
+    def _drive(self) -> None:
+        """Work until the engine closes and nothing is left."""
+        while (taken := self._take()) is not None:
+            for order in taken:
+                self._begin(order)
+            del taken
+            for artifact, bench in list(self._benches.items()):
+                self._step(bench)
+                if not bench.works and (self._served is None or artifact != self._served.artifact):
+                    self._benches.pop(artifact, None)  # with the last hold on a model that serves no more
 
-    def _take(self, number: int) -> Order | None:
-        """Wait for an order; None when the engine closes and nothing is left."""
+    def _take(self) -> list[Order] | None:
+        """Wait for work; return the new orders, or None when the engine closes and nothing is left."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._waiting) or self._closing.is_set())
-            if not self._waiting:
+            if not self._open:
+                self._changed.wait_for(lambda: bool(self._open) or self._closing.is_set(), timeout=POLL_SECONDS)
+            self._stepped = time.monotonic()
+            if self._closing.is_set() and not self._open:
                 return None
-            order = self._waiting.popleft()
-            self._running[number] = (order, time.monotonic())
-            return order
+            taken, self._new = self._new, []
+            return taken
 
-    def _make(self, number: int, order: Order) -> Outcome:
-        began, count, reason = time.monotonic(), 0, ""
+    def _begin(self, order: Order) -> None:
+        work = _Work(order, self._done)
         try:
-            with contextlib.closing(_pieces(order)) as pieces:
-                while order.stop_state is None and (piece := next(pieces, None)) is not None:
-                    self._running[number] = (order, time.monotonic())
-                    count += piece.token not in order.served.stop_ids
-                    reason = piece.finish_reason or ""
-                    order.on_piece(piece)
-        except Exception as error:  # noqa: BLE001 - whatever breaks one answer must not end the worker
-            log.error("order.failed model=%s error=%s", order.served.name, type(error).__name__)
-            return Outcome("failed", "", count, time.monotonic() - began)
-        state = "done" if reason else order.stop_state or "done"
-        return Outcome(state, reason, count, time.monotonic() - began)
+            if order.served.artifact not in self._benches:
+                self._benches[order.served.artifact] = _Bench(order.served, self._settings)
+            self._benches[order.served.artifact].take(work)
+        except Exception as error:  # noqa: BLE001 - what one order asks for must not end the engine
+            log.error("order.refused model=%s error=%s", order.served.name, type(error).__name__)
+            work.end("failed")
+
+    def _step(self, bench: _Bench) -> None:
+        try:
+            bench.step()
+        except Exception as error:  # noqa: BLE001 - everyone in it is told, and the next order gets a new one
+            log.error("engine.failed model=%s error=%s", bench.served.name, type(error).__name__)
+            self._benches.pop(bench.served.artifact, None)
+            bench.fail()
+
+    def _done(self, order: Order) -> None:
+        with self._changed:
+            self._open.pop(order, None)
+            self._changed.notify_all()
 
 
 def check_servable(workspace: Workspace, registered: RegisteredModel) -> None:
@@ -290,12 +395,13 @@ def check_servable(workspace: Workspace, registered: RegisteredModel) -> None:
     Raises:
         UnknownNameError: its artifact is gone.
         ArtifactError: it has no tokenizer, or a damaged one.
-        ModelError: it writes no text.
+        ModelError: it writes no text, or not one token after the other.
     """
     artifact = workspace.load(registered.artifact)
     stored = StoredModel.open(artifact.path)
     if not isinstance(stored.model, LanguageModel):
         raise ModelError(f"{registered.name}: {stored.kind}; wanted a language model")
+    check_pageable(stored.model.config)
     load_tokenizer(artifact)
 
 
@@ -304,24 +410,11 @@ def _served_name(store: Store) -> str:
     return deployment.model if deployment is not None else ""
 
 
-def _pieces(order: Order) -> Generator[Piece]:
-    """Start the generator; it runs between two of its pieces only."""
-    yield from stream(
-        order.served.model,
-        order.prompt,
-        order.sampling,
-        seed=order.seed,
-        stop_ids=order.served.stop_ids,
-        tokenizer=order.served.tokenizer,
-        stop_strings=order.stop_strings,
-    )
-
-
-def context_exceeded(served_model: ServedModel, prompt_tokens: int) -> Problem:
+def context_exceeded(served_model: ServedModel, prompt_tokens: int, *, param: str = "messages") -> Problem:
     """Return the refusal of a prompt that leaves no room for an answer."""
     return Problem(
         400,
-        f"the messages have {prompt_tokens} tokens and the model's context {served_model.context}; shorten them",
+        f"{param}: {prompt_tokens} tokens, and the model's context is {served_model.context}; shorten them",
         "context_length_exceeded",
-        param="messages",
+        param=param,
     )

@@ -1,19 +1,26 @@
-"""The request of a chat completion, as OpenAI's specification has it: checked ranges, unknown fields ignored.
+"""Requests of completions, as OpenAI's specification has them: checked ranges, unknown fields ignored.
 
 What is not built is refused with its name where it would change the answer; nothing is dropped in silence.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sanbai.generation.request import Shaping
 from sanbai.generation.sampling import Sampling
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import PlainText
 
 MOST_STOPS = 4
+MOST_BIASES = 300
+DEFAULT_MAX_TOKENS = 16
+
+#: A token id as JSON's objects name it.
+TokenId = Annotated[int, Field(ge=0, le=2**31)]
 
 
 class TextPart(BaseModel):
@@ -49,31 +56,29 @@ class ResponseFormat(BaseModel):
     type: str = "text"
 
 
-class CompletionRequest(BaseModel):
-    """The body of POST /v1/chat/completions."""
+class SampledRequest(BaseModel):
+    """What every request for answers may say about how they are drawn."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     model: PlainText = Field(min_length=1, max_length=200)
-    messages: list[ChatMessage] = Field(min_length=1, max_length=2000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: int | None = Field(default=None, ge=1, le=128)
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
-    top_k: int | None = Field(default=None, ge=0, le=1_000_000)
-    """Not OpenAI's, but other servers': 0 is off."""
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     stop: PlainText | list[PlainText] | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
     presence_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
     frequency_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
-    logit_bias: dict[str, float] | None = None
-    response_format: ResponseFormat | None = None
-    tools: list[Any] | None = None
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100.0, le=100.0)]] | None = Field(
+        default=None, max_length=MOST_BIASES
+    )
+    # Not OpenAI's, but other servers':
+    top_k: int | None = Field(default=None, ge=0, le=1_000_000)
+    """0 is off."""
+    min_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    repetition_penalty: float | None = Field(default=None, gt=0.0, le=100.0)
 
     @field_validator("stop")
     @classmethod
@@ -89,6 +94,49 @@ class CompletionRequest(BaseModel):
             return (self.stop,)
         return tuple(self.stop or ())
 
+    def shaping(self) -> Shaping:
+        """Return how the request bends the logits."""
+        asked = {
+            "min_p": self.min_p,
+            "repetition_penalty": self.repetition_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
+            "logit_bias": self.logit_bias,
+        }
+        return Shaping.model_validate({name: value for name, value in asked.items() if value is not None})
+
+    def drawn(self, default: Sampling, *, limit: int) -> Sampling:
+        """Return how to draw: what the request says, else the server's default.
+
+        Args:
+            default: the server's.
+            limit: tokens of an answer at most.
+        """
+        return Sampling(
+            temperature=default.temperature if self.temperature is None else self.temperature,
+            top_p=default.top_p if self.top_p is None else self.top_p,
+            top_k=self.top_k or default.top_k,
+            max_new_tokens=limit,
+        )
+
+
+class ChatRequest(SampledRequest):
+    """The body of POST /v1/chat/completions."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=2000)
+    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    response_format: ResponseFormat | None = None
+    tools: list[Any] | None = None
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs = true")
+        return self
+
     def check_supported(self) -> None:
         """Refuse what would change the answer and is not built.
 
@@ -98,21 +146,51 @@ class CompletionRequest(BaseModel):
         unsupported = {
             "tools": bool(self.tools),
             "response_format": self.response_format is not None and self.response_format.type != "text",
-            "logit_bias": bool(self.logit_bias),
-            "presence_penalty": bool(self.presence_penalty),
-            "frequency_penalty": bool(self.frequency_penalty),
-            "top_logprobs": bool(self.top_logprobs),
         }
-        for name, wanted in unsupported.items():
-            if wanted:
-                raise Problem(400, f"{name}: not supported by this server; leave it out", "unsupported", param=name)
+        _refuse(unsupported)
 
     def sampling(self, default: Sampling, *, room: int) -> Sampling:
         """Return how to draw: what the request says, else the server's default; no longer than there is room."""
         limit = self.max_completion_tokens or self.max_tokens or default.max_new_tokens
-        return Sampling(
-            temperature=default.temperature if self.temperature is None else self.temperature,
-            top_p=default.top_p if self.top_p is None else self.top_p,
-            top_k=self.top_k or default.top_k,
-            max_new_tokens=min(limit, room),
-        )
+        return self.drawn(default, limit=min(limit, room))
+
+
+class TextRequest(SampledRequest):
+    """The body of POST /v1/completions: texts, or token ids, to be continued."""
+
+    prompt: PlainText | list[PlainText] | list[int] | list[list[int]]
+    max_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
+    echo: bool | None = None
+    logprobs: int | None = Field(default=None, ge=0, le=20)
+    best_of: int | None = Field(default=None, ge=1, le=128)
+    suffix: str | None = None
+
+    @property
+    def prompts(self) -> list[str] | list[list[int]]:
+        """One or several, each a text or token ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if self.prompt and isinstance(self.prompt[0], int):
+            return cast("list[list[int]]", [self.prompt])
+        return cast("list[str] | list[list[int]]", self.prompt)
+
+    @property
+    def limit(self) -> int:
+        """Tokens of an answer at most; 16 unless told, as OpenAI's."""
+        return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
+
+    def check_supported(self) -> None:
+        """Refuse what would change the answer and is not built.
+
+        Raises:
+            Problem: the first such field.
+        """
+        _refuse({"best_of": (self.best_of or 1) > (self.n or 1), "suffix": bool(self.suffix)})
+        if self.stream and self.echo and self.logprobs is not None:
+            raise Problem(400, "echo: not streamed together with logprobs; leave one out", "unsupported", param="echo")
+
+
+def _refuse(unsupported: Mapping[str, bool]) -> None:
+    for name, wanted in unsupported.items():
+        if wanted:
+            raise Problem(400, f"{name}: not supported by this server; leave it out", "unsupported", param=name)

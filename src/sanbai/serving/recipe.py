@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sanbai.foundation.recipe import RecipeSection
+from sanbai.generation.engine import Precision
 from sanbai.generation.sampling import Sampling
 
 
@@ -17,10 +18,19 @@ class ServeRecipe(RecipeSection):
     """Port to listen on; 0 takes a free one."""
     allow_remote: bool = False
     """Whether other machines may connect. The server speaks plain HTTP: put a proxy with TLS before it."""
-    num_workers: int = Field(default=2, ge=1, le=256)
-    """Answers that are generated at the same time."""
-    max_waiting: int = Field(default=32, ge=0, le=100_000)
-    """Answers that may wait for a worker; beyond, requests are refused with 429 and Retry-After."""
+    max_running: int = Field(default=16, ge=1, le=65_536)
+    """Answers that are made at the same time, a token of each at every step. With 1 an answer's numbers do not depend on
+    who else asks; with more they are the same up to rounding."""
+    max_waiting: int = Field(default=64, ge=0, le=100_000)
+    """Answers that may wait; beyond, requests are refused with 429 and Retry-After."""
+    step_tokens: int = Field(default=512, ge=2, le=10_000_000)
+    """Tokens that one step reads at most. More read prompts faster, fewer let nobody wait for another's long prompt."""
+    cache_mebibytes: int = Field(default=512, ge=1, le=10_000_000)
+    """Memory of the keys and values of prompts and answers; always enough for one whole context."""
+    prefix_cache: bool = True
+    """Whether what an account's earlier requests began with need not be read again."""
+    precision: Precision = "stored"
+    """`stored`: the weights as they were saved; `bfloat16`: a smaller and faster copy."""
     max_active_per_account: int = Field(default=8, ge=1, le=10_000)
     """Chat answers that one account may have running or waiting."""
     max_choices: int = Field(default=16, ge=1, le=128)

@@ -31,6 +31,8 @@ from sanbai.serving.problems import Problem, not_found, of_sanbai_error, of_vali
 log = logging.getLogger(__name__)
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
+#: Routes of the API for programs; keys with the scope v1 open these.
+PROGRAMS = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info")
 ID = re.compile(r"[0-9a-zA-Z._-]{1,80}")
 
 
@@ -177,7 +179,7 @@ async def dispatch(house: House, row: Row, request: Request) -> Response:
 
 
 async def _answer(house: House, row: Row, request: Request) -> Response:
-    scope: Literal["v1", "api"] = "v1" if row.path.startswith("/v1/") else "api"
+    scope: Literal["v1", "api"] = "v1" if row.path.startswith(PROGRAMS) else "api"
     caller = await run_in_threadpool(identify, house.store, request) if row.access != "anyone" else Caller()
     check_access(caller, row.access, scope)
     check_origin(caller, request)

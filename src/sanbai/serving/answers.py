@@ -1,0 +1,146 @@
+"""The answers to one request of the API as they grow: the engine's thread writes, one coroutine reads.
+
+Nothing of them is stored. When the client goes, they are stopped at the next token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+
+from sanbai.generation.request import NewToken, PromptLogprobs, Request
+from sanbai.serving.engine import Engine, Order, Outcome, ServedModel
+from sanbai.serving.problems import Problem
+
+KEEP_ALIVE_SECONDS = 15.0
+
+
+@dataclass(eq=False)
+class Choice:
+    """One answer."""
+
+    index: int
+    request: Request
+    news: list[NewToken] = field(default_factory=list)
+    prompt: PromptLogprobs | None = None
+    """What the model thought of the prompt, where that was asked for."""
+    outcome: Outcome | None = None
+
+    @property
+    def text(self) -> str:
+        """What may be shown so far."""
+        return "".join(new.text for new in self.news)
+
+    @property
+    def finish_reason(self) -> str:
+        """Stop or length; an answer that was cut short from outside counts as stopped."""
+        return (self.outcome.finish_reason if self.outcome else "") or "stop"
+
+
+class Answers:
+    """As many answers to each of some prompts as its request has seeds, numbered prompt by prompt."""
+
+    def __init__(self, engine: Engine, served: ServedModel, requests: Sequence[Request]) -> None:
+        """Queue them.
+
+        Raises:
+            Problem: as `Engine.submit`.
+        """
+        self.served, self.requests = served, requests
+        self._news: asyncio.Queue[tuple[Choice, NewToken | Outcome]] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self.choices: list[Choice] = []
+        self._orders = []
+        for request in requests:
+            begun = [Choice(len(self.choices) + answer, request) for answer in range(len(request.seeds))]
+            self.choices += begun
+            self._orders.append(self._order(request, begun))
+        engine.submit(self._orders)
+
+    def _order(self, request: Request, choices: Sequence[Choice]) -> Order:
+        def tell(choice: Choice, news: NewToken | Outcome) -> None:
+            self._loop.call_soon_threadsafe(self._news.put_nowait, (choice, news))
+
+        return Order(
+            self.served,
+            request,
+            on_token=lambda new: tell(choices[new.answer], new),
+            on_end=lambda answer, outcome: tell(choices[answer], outcome),
+        )
+
+    def stop(self) -> None:
+        """End them at the next token; those that have ended stay as they are."""
+        for order in self._orders:
+            order.stop()
+
+    async def follow(self) -> AsyncIterator[tuple[Choice, NewToken | Outcome] | None]:
+        """Yield what happens until all answers have ended; None whenever nothing did for a while.
+
+        However it is left, the answers are stopped.
+
+        Raises:
+            Problem: an answer failed.
+        """
+        try:
+            while any(choice.outcome is None for choice in self.choices):
+                try:
+                    choice, news = await asyncio.wait_for(self._news.get(), KEEP_ALIVE_SECONDS)
+                except TimeoutError:
+                    yield None
+                    continue
+                _take(choice, news)
+                yield choice, news
+        finally:
+            self.stop()
+
+    async def finish(self, request: HttpRequest) -> None:
+        """Wait for all answers.
+
+        Raises:
+            ClientDisconnect: the client left; the answers are stopped.
+            Problem: an answer failed.
+        """
+
+        async def read() -> None:
+            async for _ in self.follow():
+                pass
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+
+        reading, watching = asyncio.create_task(read()), asyncio.create_task(watch())
+        try:
+            await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                raise ClientDisconnect
+            reading.result()
+        finally:
+            self.stop()
+            for task in (reading, watching):
+                task.cancel()
+            await asyncio.gather(reading, watching, return_exceptions=True)
+
+    def tokens_of(self, choice: Choice) -> list[NewToken]:
+        """Return an answer's tokens without the one that ended it."""
+        return [new for new in choice.news if new.token not in self.served.stop_ids]
+
+    def usage(self) -> dict[str, int]:
+        """Count tokens as the tokenizer does: each prompt once, of the answers all but the end of turn."""
+        prompt = sum(len(request.prompt) for request in self.requests)
+        completion = sum(len(self.tokens_of(choice)) for choice in self.choices)
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _take(choice: Choice, news: NewToken | Outcome) -> None:
+    if isinstance(news, Outcome):
+        choice.outcome = news
+        if news.state in {"failed", "interrupted"}:
+            raise Problem(500, f"the answer was {news.state}", "generation_failed", "api_error")
+        return
+    choice.news.append(news)
+    choice.prompt = choice.prompt or news.prompt

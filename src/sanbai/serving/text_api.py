@@ -1,0 +1,222 @@
+"""Texts and tokens for programs: completions as OpenAI's older API has them, and the tokenizer's own routes.
+
+A text to be continued is read as a document from its beginning, as in training: the mark that begins one comes before
+its tokens. Token ids are read as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from pydantic import BaseModel, Field, model_validator
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from sanbai.generation.request import Request, TopLogprobs
+from sanbai.serving.answers import Answers, Choice
+from sanbai.serving.engine import Outcome, ServedModel, context_exceeded
+from sanbai.serving.openai_api import ALIAS, DONE, Frame, engine_request, served_as, token_text
+from sanbai.serving.openai_schema import ChatMessage, TextRequest
+from sanbai.serving.problems import Problem
+from sanbai.serving.routes import Call, PlainText, Row
+from sanbai.serving.sse import PING, data_text, stream_response
+from sanbai.text.chat_template import encode_prompt
+
+KIND = "text_completion"
+
+
+class TokenizeRequest(BaseModel):
+    """The body of POST /tokenize: a text, or messages."""
+
+    model: PlainText = ALIAS
+    prompt: PlainText | None = None
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=2000)
+
+    @model_validator(mode="after")
+    def _check_one(self) -> TokenizeRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("wanted prompt or messages, one of them")
+        return self
+
+
+class DetokenizeRequest(BaseModel):
+    """The body of POST /detokenize."""
+
+    model: PlainText = ALIAS
+    tokens: list[int] = Field(max_length=1_000_000)
+
+
+async def complete(call: Call) -> Response:
+    """Continue texts."""
+    request = call.body(TextRequest)
+    served = served_as(call, request.model)
+    request.check_supported()
+    settings = call.house.settings
+    room = settings.max_running + settings.max_waiting
+    if len(request.prompts) * (request.n or 1) > room:
+        raise Problem(400, f"prompt: wanted at most {room} answers in all", "invalid_value", param="prompt")
+    prompts = [await run_in_threadpool(_encode, served, prompt) for prompt in request.prompts]
+    asked = [_ask(call, request, served, prompt, place) for place, prompt in enumerate(prompts)]
+    if not asked:
+        raise Problem(400, "prompt: wanted at least one", "invalid_value", param="prompt")
+    frame = Frame(Answers(call.house.engine, served, asked), request, prefix="cmpl")
+    if request.stream:
+        return stream_response(_stream(frame, request))
+    await frame.answers.finish(call.request)
+    choices = [_whole(frame.answers, choice, request) for choice in frame.answers.choices]
+    return JSONResponse(frame.around(KIND, choices) | {"usage": _usage(frame.answers, request)})
+
+
+def _encode(served: ServedModel, prompt: str | Sequence[int]) -> list[int]:
+    """Return a prompt's token ids.
+
+    Raises:
+        Problem: none, an id that the model lacks, or more than the context holds.
+    """
+    tokenizer, vocab_size = served.tokenizer, served.model.config.vocab_size
+    ids = [tokenizer.reserved.end_of_text, *tokenizer.encode(prompt)] if isinstance(prompt, str) else list(prompt)
+    if not ids:
+        raise Problem(400, "prompt: wanted at least one token", "invalid_value", param="prompt")
+    if not all(0 <= id_ < vocab_size for id_ in ids):
+        raise Problem(400, f"prompt: wanted token ids from 0 to {vocab_size - 1}", "invalid_value", param="prompt")
+    if len(ids) >= served.context:
+        raise context_exceeded(served, len(ids), param="prompt")
+    return ids
+
+
+def _ask(call: Call, request: TextRequest, served: ServedModel, prompt: list[int], place: int) -> Request:
+    limit = min(max(request.limit, 1), served.context - len(prompt))  # without any, one is drawn and dropped
+    return engine_request(
+        call,
+        request,
+        served,
+        prompt,
+        request.drawn(call.house.settings.sampling, limit=limit),
+        top_logprobs=request.logprobs or 0,
+        prompt_logprobs=bool(request.echo) and request.logprobs is not None,
+        place=place,
+    )
+
+
+def _usage(answers: Answers, request: TextRequest) -> dict[str, int]:
+    usage = answers.usage()
+    if request.limit == 0:
+        usage |= {"completion_tokens": 0, "total_tokens": usage["prompt_tokens"]}
+    return usage
+
+
+def _whole(answers: Answers, choice: Choice, request: TextRequest) -> dict[str, Any]:
+    said = "" if request.limit == 0 else choice.text
+    before = _prompt_text(answers.served, choice.request.prompt) if request.echo else ""
+    return {
+        "index": choice.index,
+        "text": before + said,
+        "logprobs": _logprobs(answers, choice, request),
+        "finish_reason": "length" if request.limit == 0 else choice.finish_reason,
+    }
+
+
+def _prompt_text(served: ServedModel, prompt: Sequence[int]) -> str:
+    return served.tokenizer.decode(prompt)
+
+
+def _logprobs(answers: Answers, choice: Choice, request: TextRequest) -> dict[str, Any] | None:
+    """Return the four parallel lists of the older API: tokens, their log-probabilities, the likeliest, their places."""
+    if request.logprobs is None:
+        return None
+    rows: list[tuple[int, float | None, TopLogprobs | None]] = []
+    if request.echo:
+        first = answers.choices[choice.index - choice.index % len(choice.request.seeds)]
+        assert first.prompt is not None
+        ids = choice.request.prompt
+        rows = [(ids[0], None, None), *zip(ids[1:], first.prompt.logprobs, first.prompt.top, strict=True)]
+    if request.limit > 0:
+        rows += [(new.token, new.logprob, new.top) for new in answers.tokens_of(choice)]
+    served = answers.served
+    texts = [token_text(served, token) for token, _, _ in rows]
+    shown = [
+        0 if token in served.tokenizer.reserved_ids else len(text)
+        for (token, _, _), text in zip(rows, texts, strict=True)
+    ]
+    return {
+        "tokens": texts,
+        "token_logprobs": [logprob for _, logprob, _ in rows],
+        "top_logprobs": [
+            None if top is None else {token_text(served, token): logprob for token, logprob in top}
+            for _, _, top in rows
+        ],
+        "text_offset": [sum(shown[:place]) for place in range(len(rows))],
+    }
+
+
+async def _stream(frame: Frame, request: TextRequest) -> AsyncIterator[str]:
+    answers = frame.answers
+
+    def part(choice: Choice, text: str, logprobs: dict[str, Any] | None = None, reason: str | None = None) -> str:
+        return frame.part(KIND, [{"index": choice.index, "text": text, "logprobs": logprobs, "finish_reason": reason}])
+
+    try:
+        if request.echo:
+            for choice in answers.choices:
+                yield part(choice, _prompt_text(answers.served, choice.request.prompt))
+        async for news in answers.follow():
+            if news is None:
+                yield PING
+                continue
+            choice, new = news
+            if isinstance(new, Outcome):
+                yield part(choice, "", reason="length" if request.limit == 0 else choice.finish_reason)
+            elif request.limit and (new.text or request.logprobs is not None):
+                alone = Choice(choice.index, choice.request, [new])
+                yield part(choice, new.text, _logprobs(answers, alone, request))
+        if frame.wants_usage:
+            yield frame.part(KIND, [], _usage(answers, request))
+        yield DONE
+    except Problem as problem:
+        yield data_text(problem.envelope())
+    finally:
+        answers.stop()
+
+
+def tokenize(call: Call) -> dict[str, Any]:
+    """Return the token ids of a text, or of messages as the model would read them."""
+    request = call.body(TokenizeRequest)
+    served = served_as(call, request.model)
+    if request.messages is not None:
+        turns = [{"role": one.role, "content": one.text} for one in request.messages]
+        ids = encode_prompt(served.tokenizer, turns)
+    else:
+        ids = served.tokenizer.encode(request.prompt or "")
+    return {"tokens": ids, "count": len(ids), "max_model_len": served.context}
+
+
+def detokenize(call: Call) -> dict[str, Any]:
+    """Return the text of token ids; reserved ones have none."""
+    request = call.body(DetokenizeRequest)
+    served = served_as(call, request.model)
+    if not all(0 <= id_ < served.model.config.vocab_size for id_ in request.tokens):
+        last = served.model.config.vocab_size - 1
+        raise Problem(400, f"tokens: wanted ids from 0 to {last}", "invalid_value", param="tokens")
+    return {"prompt": served.tokenizer.decode(request.tokens)}
+
+
+def tokenizer_info(call: Call) -> dict[str, Any]:
+    """Describe the tokenizer."""
+    served = call.house.engine.served
+    tokenizer = served.tokenizer
+    return {
+        "model": served.name,
+        "vocab_size": tokenizer.vocab_size,
+        "max_model_len": served.context,
+        "reserved_ids": sorted(tokenizer.reserved_ids),
+        "stop_ids": sorted(served.stop_ids),
+    }
+
+
+ROWS = (
+    Row("POST", "/v1/completions", "user", complete, TextRequest),
+    Row("POST", "/tokenize", "user", tokenize, TokenizeRequest),
+    Row("POST", "/detokenize", "user", detokenize, DetokenizeRequest),
+    Row("GET", "/tokenizer_info", "user", tokenizer_info),
+)
