@@ -56,6 +56,11 @@ LEAST_ROLE = {
     "POST /api/accounts": "admin",
     "POST /api/accounts/{name}/keys": "admin",
     "POST /v1/chat/completions": "user",
+    "POST /v1/completions": "user",
+    "POST /v1/embeddings": "user",
+    "POST /tokenize": "user",
+    "POST /detokenize": "user",
+    "GET /tokenizer_info": "user",
     "GET /v1/models": "user",
     "GET /v1/models/{id:path}": "user",
 }

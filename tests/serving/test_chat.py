@@ -12,34 +12,33 @@ from tests.serving.conftest import Site, ask, read_events, running_site
 
 from sanbai.feedback.accounts import add_account, make_api_key
 from sanbai.feedback.registry import serve
-from sanbai.generation.streaming import Piece, stream
-from sanbai.serving import engine
+from sanbai.generation.continuous import ContinuousEngine
+from sanbai.generation.request import NewToken
 from sanbai.text.tokenizer import Tokenizer
 
 
 @pytest.fixture
 def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each token takes 30 ms, so that something can happen in between."""
+    """Each step takes 30 ms, so that something can happen in between."""
+    step = ContinuousEngine.step
 
-    def slow(*args: Any, **kwargs: Any) -> Iterator[Piece]:
-        for piece in stream(*args, **kwargs):
-            time.sleep(0.03)
-            yield piece
+    def slow(self: ContinuousEngine) -> list[NewToken]:
+        time.sleep(0.03)
+        return step(self)
 
-    monkeypatch.setattr(engine, "stream", slow)
+    monkeypatch.setattr(ContinuousEngine, "step", slow)
 
 
 @pytest.fixture
 def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """No answer goes on before the event is set."""
-    release = threading.Event()
+    release, step = threading.Event(), ContinuousEngine.step
 
-    def wait(*args: Any, **kwargs: Any) -> Iterator[Piece]:
-        for piece in stream(*args, **kwargs):
-            release.wait(30)
-            yield piece
+    def wait(self: ContinuousEngine) -> list[NewToken]:
+        release.wait(30)
+        return step(self)
 
-    monkeypatch.setattr(engine, "stream", wait)
+    monkeypatch.setattr(ContinuousEngine, "step", wait)
     yield release
     release.set()
 
@@ -216,7 +215,7 @@ def test_the_welcome_comes_in_its_order(site: Site) -> None:
 
 @pytest.mark.usefixtures("slowly")
 def test_a_full_queue_refuses_with_retry_after(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    with running_site(tmp_path, tokenizer, num_workers=1, max_waiting=1, max_active_per_account=100) as small:
+    with running_site(tmp_path, tokenizer, max_running=1, max_waiting=1, max_active_per_account=100) as small:
         client = small.client()
         conversation = client.post("/api/conversations", json={}).json()["id"]
         place = f"/api/conversations/{conversation}/messages"

@@ -12,11 +12,11 @@ import openai
 import pytest
 from tests.serving.conftest import Site, running_site
 
+from sanbai.generation.continuous import ContinuousEngine
 from sanbai.generation.engine import generate
+from sanbai.generation.request import NewToken
 from sanbai.generation.sampling import Sampling
-from sanbai.generation.streaming import Piece, stream
 from sanbai.model.hugging_face import load_language_model
-from sanbai.serving import engine
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 
@@ -31,16 +31,17 @@ def client(site: Site) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 def slowly(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Each token takes 30 ms; the list grows by one a token drawn."""
+    """Each step takes 30 ms; the list grows by one a token drawn."""
     drawn: list[int] = []
+    step = ContinuousEngine.step
 
-    def slow(*args: Any, **kwargs: Any) -> Iterator[Piece]:
-        for piece in stream(*args, **kwargs):
-            time.sleep(0.03)
-            drawn.append(piece.token)
-            yield piece
+    def slow(self: ContinuousEngine) -> list[NewToken]:
+        time.sleep(0.03)
+        news = step(self)
+        drawn.extend(new.token for new in news)
+        return news
 
-    monkeypatch.setattr(engine, "stream", slow)
+    monkeypatch.setattr(ContinuousEngine, "step", slow)
     return drawn
 
 
@@ -104,6 +105,39 @@ def test_usage_comes_only_when_asked_for_and_then_in_a_last_chunk_of_its_own(cli
     assert chunks[-1].choices == []
     assert chunks[0].choices[0].delta.role == "assistant"
     assert len({chunk.id for chunk in chunks}) == 1
+
+
+def test_the_likeliest_tokens_come_beside_each_drawn_one(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="sanbai", messages=QUESTION, temperature=0, max_tokens=6, logprobs=True, top_logprobs=4
+    )
+    found = answer.choices[0].logprobs
+    assert found is not None
+    assert found.content
+    for one in found.content:
+        assert len(one.top_logprobs) == 4
+        assert one.top_logprobs[0].token == one.token  # greedy takes the likeliest
+        assert one.top_logprobs[0].logprob == pytest.approx(one.logprob)
+        values = [other.logprob for other in one.top_logprobs]
+        assert values == sorted(values, reverse=True)
+
+
+def test_a_bias_forces_and_forbids_tokens(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
+    (wanted, *_) = tokenizer.encode("bread")
+    settings: dict[str, Any] = {"seed": 3, "max_tokens": 5, "temperature": 1.0}
+    forced = client.chat.completions.create(
+        model="sanbai", messages=QUESTION, logit_bias={str(wanted): 100}, **settings
+    )
+    assert forced.choices[0].message.content == tokenizer.decode([wanted] * 5)
+    free = client.chat.completions.create(model="sanbai", messages=QUESTION, logprobs=True, **settings)
+    assert free.choices[0].logprobs is not None
+    drawn = free.choices[0].logprobs.content or []
+    ids = {token for token in range(tokenizer.vocab_size) if list(tokenizer.token_bytes(token)) == drawn[0].bytes}
+    forbidden = client.chat.completions.create(
+        model="sanbai", messages=QUESTION, logprobs=True, logit_bias={str(token): -100 for token in ids}, **settings
+    )
+    assert forbidden.choices[0].logprobs is not None
+    assert (forbidden.choices[0].logprobs.content or [])[0].bytes != drawn[0].bytes
 
 
 def test_temperature_zero_and_the_same_seed_repeat_themselves(client: openai.OpenAI) -> None:
@@ -225,8 +259,12 @@ def test_a_wrong_key_is_invalid_api_key(site: Site) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"logit_bias": {"5": 100}}, "logit_bias"),
-        ({"presence_penalty": 1}, "presence_penalty"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5"),
+        ({"logit_bias": {"99999": 1}}, "logit_bias"),
+        ({"logit_bias": {"five": 1}}, "logit_bias.five"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
         ({"model": None}, "model"),
     ],
 )
@@ -281,11 +319,14 @@ def test_a_client_that_goes_away_frees_the_worker(site: Site, slowly: list[int],
 
 
 def test_a_failure_in_the_middle_is_an_error_in_the_stream(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    def breaking(*args: Any, **kwargs: Any) -> Iterator[Piece]:
-        yield from itertools.islice(stream(*args, **kwargs), 3)
-        raise RuntimeError("canary text of a message")
+    step, calls = ContinuousEngine.step, itertools.count()
 
-    monkeypatch.setattr(engine, "stream", breaking)
+    def breaking(self: ContinuousEngine) -> list[NewToken]:
+        if next(calls) > 2:
+            raise RuntimeError("canary text of a message")
+        return step(self)
+
+    monkeypatch.setattr(ContinuousEngine, "step", breaking)
     with openai.OpenAI(base_url=f"{site.url}/v1", api_key=site.key(), max_retries=0) as client:
         with pytest.raises(openai.APIError, match="failed") as raised:
             streamed(client, seed=4)
@@ -297,7 +338,7 @@ def test_a_failure_in_the_middle_is_an_error_in_the_stream(site: Site, monkeypat
 def test_the_client_waits_and_tries_again_when_the_queue_is_full(
     tmp_path: Path, tokenizer: Tokenizer, slowly: list[int]
 ) -> None:
-    with running_site(tmp_path, tokenizer, num_workers=1, max_waiting=0) as small:
+    with running_site(tmp_path, tokenizer, max_running=1, max_waiting=0) as small:
         key = small.key()
         with openai.OpenAI(base_url=f"{small.url}/v1", api_key=key, max_retries=0) as hasty:
             busy = threading.Thread(target=lambda: streamed(hasty, max_tokens=30, seed=4))

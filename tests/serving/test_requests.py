@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from tests.serving.conftest import Site, ask, read_events
 from tests.serving.test_access import LEAST_ROLE, place
 
-from sanbai.generation.streaming import Piece
-from sanbai.serving import engine
+from sanbai.generation.continuous import ContinuousEngine
 
 WORDS = """
     model messages role content stream stream_options n stop temperature top_p max_tokens seed name password token
@@ -136,16 +135,15 @@ def test_no_message_enters_a_log(
 
     def breaking(*_: Any, **__: Any) -> Any:
         raise RuntimeError(f"failed on {canary}")
-        yield Piece("", 0, 0.0, None)
 
-    monkeypatch.setattr(engine, "stream", breaking)
+    monkeypatch.setattr(ContinuousEngine, "step", breaking)
     assert program.post("/v1/chat/completions", json=chat).status_code == 500
     monkeypatch.setattr("sanbai.feedback.conversations.insert_message", breaking_insert)
     assert (
         client.post(f"/api/conversations/{asked['conversation']}/messages", json={"content": canary}).status_code == 500
     )
     out, err = capfd.readouterr()
-    for event in ("request method=POST", "order.failed", "request.failed"):
+    for event in ("request method=POST", "engine.failed", "request.failed"):
         assert event in caplog.text
     clients = ("httpx2", "httpcore2")  # this test's own requests, not the server's
     logged = [record.getMessage() for record in caplog.records if not record.name.startswith(clients)]

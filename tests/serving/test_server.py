@@ -31,6 +31,7 @@ import logging, sys, time
 from pathlib import Path
 from sanbai.feedback.store import Store
 from sanbai.foundation.workspace import Workspace
+from sanbai.generation.continuous import ContinuousEngine
 from sanbai.generation.sampling import Sampling
 from sanbai.serving import engine
 from sanbai.serving.app import create_app
@@ -38,12 +39,11 @@ from sanbai.serving.recipe import ServeRecipe
 from sanbai.serving.server import base_url_of, open_socket, serve
 from sanbai.serving.welcome import Welcome
 
-real = engine.stream
-def slow(*args, **kwargs):
-    for piece in real(*args, **kwargs):
-        time.sleep(0.1)
-        yield piece
-engine.stream = slow
+step = ContinuousEngine.step
+def slow(self):
+    time.sleep(0.1)
+    return step(self)
+ContinuousEngine.step = slow
 engine.ServedModel.stop_ids = frozenset()  # the answer takes twenty seconds
 logging.basicConfig(level=logging.WARNING)
 workspace = Workspace(Path(sys.argv[1]))

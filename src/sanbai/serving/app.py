@@ -19,6 +19,7 @@ from sanbai.foundation.workspace import Workspace
 from sanbai.serving import (
     account_routes,
     chat_routes,
+    embeddings_api,
     label_routes,
     openai_api,
     page_routes,
@@ -45,6 +46,7 @@ TABLE = (
     *account_routes.ROWS,
     *openai_api.ROWS,
     *text_api.ROWS,
+    *embeddings_api.ROWS,
 )
 
 

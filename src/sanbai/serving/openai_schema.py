@@ -6,9 +6,9 @@ What is not built is refused with its name where it would change the answer; not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sanbai.generation.request import Shaping
 from sanbai.generation.sampling import Sampling
@@ -21,6 +21,19 @@ DEFAULT_MAX_TOKENS = 16
 
 #: A token id as JSON's objects name it.
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
+
+
+#: One or several texts, each as it is or as token ids.
+Prompt = PlainText | list[PlainText] | list[int] | list[list[int]]
+
+
+def each_prompt(prompt: Prompt) -> list[str] | list[list[int]]:
+    """Return the texts one by one."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if prompt and isinstance(prompt[0], int):
+        return cast("list[list[int]]", [prompt])
+    return cast("list[str] | list[list[int]]", prompt)
 
 
 class TextPart(BaseModel):
@@ -131,12 +144,6 @@ class ChatRequest(SampledRequest):
     response_format: ResponseFormat | None = None
     tools: list[Any] | None = None
 
-    @model_validator(mode="after")
-    def _check_logprobs(self) -> Self:
-        if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs = true")
-        return self
-
     def check_supported(self) -> None:
         """Refuse what would change the answer and is not built.
 
@@ -148,6 +155,8 @@ class ChatRequest(SampledRequest):
             "response_format": self.response_format is not None and self.response_format.type != "text",
         }
         _refuse(unsupported)
+        if self.top_logprobs and not self.logprobs:
+            raise Problem(400, "top_logprobs: needs logprobs = true", "invalid_value", param="top_logprobs")
 
     def sampling(self, default: Sampling, *, room: int) -> Sampling:
         """Return how to draw: what the request says, else the server's default; no longer than there is room."""
@@ -158,21 +167,12 @@ class ChatRequest(SampledRequest):
 class TextRequest(SampledRequest):
     """The body of POST /v1/completions: texts, or token ids, to be continued."""
 
-    prompt: PlainText | list[PlainText] | list[int] | list[list[int]]
+    prompt: Prompt
     max_tokens: int | None = Field(default=None, ge=0, le=1_000_000)
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=20)
     best_of: int | None = Field(default=None, ge=1, le=128)
     suffix: str | None = None
-
-    @property
-    def prompts(self) -> list[str] | list[list[int]]:
-        """One or several, each a text or token ids."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        if self.prompt and isinstance(self.prompt[0], int):
-            return cast("list[list[int]]", [self.prompt])
-        return cast("list[str] | list[list[int]]", self.prompt)
 
     @property
     def limit(self) -> int:

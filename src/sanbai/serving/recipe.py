@@ -19,8 +19,8 @@ class ServeRecipe(RecipeSection):
     allow_remote: bool = False
     """Whether other machines may connect. The server speaks plain HTTP: put a proxy with TLS before it."""
     max_running: int = Field(default=16, ge=1, le=65_536)
-    """Answers that are made at the same time, a token of each at every step. With 1 an answer's numbers do not depend on
-    who else asks; with more they are the same up to rounding."""
+    """Answers that are made at the same time, a token of each a step. With 1 an answer's numbers do not depend on who
+    else asks; with more they are the same up to rounding."""
     max_waiting: int = Field(default=64, ge=0, le=100_000)
     """Answers that may wait; beyond, requests are refused with 429 and Retry-After."""
     step_tokens: int = Field(default=512, ge=2, le=10_000_000)

@@ -16,12 +16,13 @@ from starlette.responses import JSONResponse, Response
 from sanbai.generation.request import Request, TopLogprobs
 from sanbai.serving.answers import Answers, Choice
 from sanbai.serving.engine import Outcome, ServedModel, context_exceeded
-from sanbai.serving.openai_api import ALIAS, DONE, Frame, engine_request, served_as, token_text
-from sanbai.serving.openai_schema import ChatMessage, TextRequest
+from sanbai.serving.openai_api import ALIAS, DONE, Frame, engine_request, served_as
+from sanbai.serving.openai_schema import ChatMessage, TextRequest, each_prompt
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import Call, PlainText, Row
 from sanbai.serving.sse import PING, data_text, stream_response
 from sanbai.text.chat_template import encode_prompt
+from sanbai.text.stream import TextStream
 
 KIND = "text_completion"
 
@@ -54,9 +55,10 @@ async def complete(call: Call) -> Response:
     request.check_supported()
     settings = call.house.settings
     room = settings.max_running + settings.max_waiting
-    if len(request.prompts) * (request.n or 1) > room:
+    given = each_prompt(request.prompt)
+    if len(given) * (request.n or 1) > room:
         raise Problem(400, f"prompt: wanted at most {room} answers in all", "invalid_value", param="prompt")
-    prompts = [await run_in_threadpool(_encode, served, prompt) for prompt in request.prompts]
+    prompts = [await run_in_threadpool(encode_text, served, prompt, param="prompt") for prompt in given]
     asked = [_ask(call, request, served, prompt, place) for place, prompt in enumerate(prompts)]
     if not asked:
         raise Problem(400, "prompt: wanted at least one", "invalid_value", param="prompt")
@@ -68,20 +70,25 @@ async def complete(call: Call) -> Response:
     return JSONResponse(frame.around(KIND, choices) | {"usage": _usage(frame.answers, request)})
 
 
-def _encode(served: ServedModel, prompt: str | Sequence[int]) -> list[int]:
-    """Return a prompt's token ids.
+def encode_text(served: ServedModel, text: str | Sequence[int], *, param: str) -> list[int]:
+    """Return a text's token ids, the mark of a document's beginning before them; ids are returned as they are.
+
+    Args:
+        served: the model.
+        text: or its token ids.
+        param: the request's field, for refusals.
 
     Raises:
-        Problem: none, an id that the model lacks, or more than the context holds.
+        Problem: no token, an id that the model lacks, or more than the context holds.
     """
     tokenizer, vocab_size = served.tokenizer, served.model.config.vocab_size
-    ids = [tokenizer.reserved.end_of_text, *tokenizer.encode(prompt)] if isinstance(prompt, str) else list(prompt)
+    ids = [tokenizer.reserved.end_of_text, *tokenizer.encode(text)] if isinstance(text, str) else list(text)
     if not ids:
-        raise Problem(400, "prompt: wanted at least one token", "invalid_value", param="prompt")
+        raise Problem(400, f"{param}: wanted at least one token", "invalid_value", param=param)
     if not all(0 <= id_ < vocab_size for id_ in ids):
-        raise Problem(400, f"prompt: wanted token ids from 0 to {vocab_size - 1}", "invalid_value", param="prompt")
+        raise Problem(400, f"{param}: wanted token ids from 0 to {vocab_size - 1}", "invalid_value", param=param)
     if len(ids) >= served.context:
-        raise context_exceeded(served, len(ids), param="prompt")
+        raise context_exceeded(served, len(ids), param=param)
     return ids
 
 
@@ -133,21 +140,25 @@ def _logprobs(answers: Answers, choice: Choice, request: TextRequest) -> dict[st
         rows = [(ids[0], None, None), *zip(ids[1:], first.prompt.logprobs, first.prompt.top, strict=True)]
     if request.limit > 0:
         rows += [(new.token, new.logprob, new.top) for new in answers.tokens_of(choice)]
-    served = answers.served
-    texts = [token_text(served, token) for token, _, _ in rows]
-    shown = [
-        0 if token in served.tokenizer.reserved_ids else len(text)
-        for (token, _, _), text in zip(rows, texts, strict=True)
-    ]
+    served, stream = answers.served, TextStream(answers.served.tokenizer)
+    released = [len(stream.push(token)) for token, _, _ in rows]
     return {
-        "tokens": texts,
+        "tokens": [_key(served, token) for token, _, _ in rows],
         "token_logprobs": [logprob for _, logprob, _ in rows],
         "top_logprobs": [
-            None if top is None else {token_text(served, token): logprob for token, logprob in top}
-            for _, _, top in rows
+            None if top is None else {_key(served, token): logprob for token, logprob in top} for _, _, top in rows
         ],
-        "text_offset": [sum(shown[:place]) for place in range(len(rows))],
+        "text_offset": [sum(released[:place]) for place in range(len(rows))],
     }
+
+
+def _key(served: ServedModel, token: int) -> str:
+    """Return a token's text, or the bytes of one that is no whole character: keys must differ."""
+    spelled = served.tokenizer.token_bytes(token)
+    try:
+        return spelled.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)
 
 
 async def _stream(frame: Frame, request: TextRequest) -> AsyncIterator[str]:
