@@ -3,6 +3,11 @@
 The plain pass reads prompt and answer at once; at every position a slow draw in Python floats says which token its
 logits give under the request's rules. By induction that is the isolated run. In float64 all tokens must be equal. In
 float32 a first difference is allowed only where a rounding of 1e-4 could make it, and such cases are counted.
+
+Log-probabilities are the training model's within 1e-5 in float32. This model's weights are rough, so that tokens are
+far from equally likely, and its own plain pass is up to 1.0e-5 from what it is in float64 (400 schedules; the
+engine's up to 0.9e-5; 99.9 % of either within 0.5e-5). Of the differences between two such numbers, one in ten
+thousand may therefore be up to 2e-5; they are counted too.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ GPT2 = ModelConfig(
 BANDED = LLAMA.model_copy(update={"masks": ("causal", "banded"), "band_width": 5, "query_key_norm": True})
 T5_BIAS = LLAMA.model_copy(update={"positions": "relative", "relative_buckets": 8, "relative_distance": 12})
 ROUNDING = 1e-4
+TOLERANCE = 1e-5
 
 
 def make_model(config: ModelConfig, dtype: torch.dtype) -> LanguageModel:
@@ -93,12 +99,13 @@ class Verdict:
     answers: int = 0
     tokens: int = 0
     near: list[float] = field(default_factory=list)
+    far: list[float] = field(default_factory=list)
     preemptions: int = 0
     found: int = 0
     cancelled: int = 0
 
     def __iadd__(self, other: Verdict) -> Self:
-        for name in ("answers", "tokens", "near", "preemptions", "found", "cancelled"):
+        for name in ("answers", "tokens", "near", "far", "preemptions", "found", "cancelled"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         return self
 
@@ -116,7 +123,6 @@ def check_answer(model: LanguageModel, request: Request, index: int, answer: Ans
     logits_TV = model(ids[:, :-1])[0, len(prompt) - 1 :]
     temperature = request.sampling.temperature or 1.0
     trainers = token_logprobs(logits_TV, ids[0, len(prompt) :], temperature=temperature)
-    tolerance = 1e-10 if exact else 1e-5
     for place, token in enumerate(answer.tokens):
         before = [*prompt, *answer.tokens[:place]]
         bent = slow_bend(logits_TV[place].tolist(), request, before)
@@ -126,7 +132,10 @@ def check_answer(model: LanguageModel, request: Request, index: int, answer: Ans
             assert near < ROUNDING, (request, place, token, expected, near)
             verdict.near.append(near)
             return
-        assert answer.logprobs[place] == pytest.approx(trainers[place].item(), abs=tolerance)
+        difference = abs(answer.logprobs[place] - trainers[place].item())
+        assert difference < (1e-10 if exact else 2 * TOLERANCE)
+        if difference > TOLERANCE:
+            verdict.far.append(difference)
         assert answer.sampled_logprobs[place] == pytest.approx(sampled, abs=1e-10 if exact else ROUNDING)
         verdict.tokens += 1
     stopped = answer.tokens[-1] in request.stop_ids
@@ -231,11 +240,13 @@ def run_schedules(seeds: Sequence[int], dtype: torch.dtype) -> Verdict:
         total += run_schedule(models[seed % len(models)], seed)
     print(
         f"{dtype}: {len(seeds)} schedules, {total.answers} answers, {total.tokens} tokens equal, "
-        f"first differences within {ROUNDING}: {len(total.near)} {total.near}; {total.preemptions} preemptions, "
+        f"first differences within {ROUNDING}: {len(total.near)} {total.near}; log-probabilities more than {TOLERANCE} "
+        f"from the plain pass: {len(total.far)} {total.far}; {total.preemptions} preemptions, "
         f"{total.found} tokens of prompts found in the cache, {total.cancelled} cancelled"
     )
     # The schedules must have met what they are there for.
     assert min(total.preemptions, total.found, total.cancelled) > len(seeds) // 10
+    assert len(total.far) <= total.tokens // 10_000
     return total
 
 
