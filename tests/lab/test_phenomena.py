@@ -10,18 +10,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sanbai.data.labeled import LabeledText
 from sanbai.data.masking import MaskedBatch
 from sanbai.foundation.device import Compute
 from sanbai.foundation.progress import SilentProgress
 from sanbai.foundation.stage import Job
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
-from sanbai.lab.bench import Bench, Size
+from sanbai.lab import adapters
+from sanbai.lab.bench import FULL, Bench, Size, shape
 from sanbai.lab.clozes import causal_accuracy, masked_accuracy, trade_clozes
 from sanbai.lab.next_sentence import given_round
 from sanbai.lab.registry import PHENOMENA
 from sanbai.lab.transfer import labeled_words
 from sanbai.lab.trials import Phenomenon, run_trials
+from sanbai.model.heads import LanguageModel
 from sanbai.text.reserved import READING_MARKERS
 from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 from sanbai.world.lexicon import TRADE_WORK
@@ -72,6 +75,38 @@ def test_a_phenomenon_runs_writes_its_record_and_plot_and_is_not_measured_again(
     known = PHENOMENA[name]
     again = Phenomenon(known.name, known.claim, never, known.effect, known.control)
     assert run_trials(job, again, seeds=(1,), size=SMOKE, compute=compute) == record
+
+
+@pytest.mark.parametrize("way", ["lora", "p_tuning"])
+def test_an_adapter_at_the_reported_size_learns_under_a_fiftieth_of_the_parameters(way: adapters.Way) -> None:
+    config = shape(FULL, norm_place="after").with_vocabulary(FULL.vocab_size)
+    base = LanguageModel(config, torch.Generator().manual_seed(1))
+    before = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
+    learner, total = adapters.prepare(base, num_classes=6, way=way, seed=1)
+    learned = {name: parameter.numel() for name, parameter in learner.named_parameters() if parameter.requires_grad}
+    assert total == sum(map(Tensor.numel, before.values())) + 6 * config.width + 6
+    assert {"classifier.head.weight", "classifier.head.bias"} < learned.keys()
+    # By hand: rank 2 beside 160 to 480, 160 to 640 and 640 to 160 in 3 layers; 10 vectors and 160-24-24-160.
+    by_hand = {
+        "lora": 3 * 2 * (160 + 480 + 160 + 640 + 640 + 160),
+        "p_tuning": 10 * 160 + (160 * 24 + 24) + (24 * 24 + 24) + (24 * 160 + 160),
+    }
+    assert sum(learned.values()) == by_hand[way] + 6 * 160 + 6
+    assert sum(learned.values()) < adapters.SHARE * total
+
+
+def test_adapters_learn_labels_that_can_be_learned_and_the_base_stays(job: Job) -> None:
+    bench = Bench(job, 1, SMOKE, Compute(num_threads=1, precision="float32"))
+    texts = [LabeledText(str(n), word, word) for n, word in enumerate(("bread", "mill", "painting") * 4)]
+    config = shape(SMOKE, norm_place="after").with_vocabulary(bench.tokenizer.vocab_size)
+    base = LanguageModel(config, torch.Generator().manual_seed(1))
+    before = [parameter.detach().clone() for parameter in base.parameters()]
+    for way in adapters.RATES:
+        learnt = adapters.tuned(bench, base, way, texts, texts, num_steps=60)
+        assert learnt.accuracy == 1.0, way
+        assert (learnt.learned == learnt.total) == (way == "full")
+        assert adapters.tuned(bench, base, way, texts, texts, num_steps=0).accuracy < 1.0
+    assert all(torch.equal(old, new) for old, new in zip(before, base.parameters(), strict=True))
 
 
 def test_a_trial_of_another_size_is_measured_anew(job: Job) -> None:

@@ -113,6 +113,9 @@ class ModelConfig(RecipeSection):
     """Whether the language-model head is the token embedding itself."""
     scaled_head: bool = False
     """Whether hidden vectors are divided by the root of `width` before the head, as in T5 where the head is tied."""
+    start_token: int = Field(default=0, ge=0, le=10_000_000)
+    """The id that a decoder behind an encoder is given before it has written anything: in T5 that of padding, in
+    tokenizers trained here the mark between documents. Of no effect without an encoder."""
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:
