@@ -106,7 +106,7 @@ def test_logprobs_are_those_of_one_pass_without_a_cache(family: Family, tmp_path
         assert completion.logprobs == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_was_read_is_encoded_and_projected_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_read_is_encoded_and_projected_once(tmp_path: Path) -> None:
     _, model = open_both(WRITERS[0], tmp_path)
     calls: list[str] = []
     for name, module in [

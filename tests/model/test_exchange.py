@@ -84,7 +84,14 @@ def test_a_folder_without_a_tokenizer_comes_in_and_says_so(job: Job, tmp_path: P
     assert metrics["tokenizer"].startswith("none: there is no tokenizer.json")
 
 
-@pytest.mark.parametrize(("kind", "chat"), [("qwen", "own"), ("gpt2", "turns between end-of-text tokens")])
+@pytest.mark.parametrize(
+    ("kind", "chat"),
+    [
+        ("qwen", "own"),
+        ("gpt2", "turns between end-of-text tokens"),
+        ("t5", "none: an encoder-decoder knows no conversation"),
+    ],
+)
 def test_an_import_says_how_its_model_is_talked_to(kind: str, chat: str, job: Job, tmp_path: Path) -> None:
     make_folder(tmp_path / "in", kind)
     metrics = import_model(job, tmp_path / "in").metrics

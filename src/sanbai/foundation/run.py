@@ -18,10 +18,10 @@ from torch import Tensor
 
 from sanbai.foundation.errors import Interrupted
 from sanbai.foundation.files import explain_disk_errors, read_json, read_jsonl, write_atomic, write_json_atomic
-from sanbai.foundation.tensor_file import save_tensors
 from sanbai.foundation.lock import is_held
 from sanbai.foundation.progress import TaskProgress
 from sanbai.foundation.stop import StopSignal
+from sanbai.foundation.tensor_file import save_tensors
 
 NUM_CHECKPOINTS_KEPT = 2
 LOCK = "lock"

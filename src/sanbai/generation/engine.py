@@ -41,7 +41,7 @@ FinishReason = Literal["stop", "length"]
 Precision = Literal["stored", "bfloat16"]
 Writer: TypeAlias = LanguageModel | EncoderDecoder
 """What writes: on from its prompt, or an answer to it."""
-_Writer = TypeVar("_Writer", LanguageModel, EncoderDecoder)
+_Writer = TypeVar("_Writer", bound=LanguageModel | EncoderDecoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def check_prompts(model: Writer, prompts: Sequence[Sequence[int]]) -> None:
     limit = model.config.max_positions
     for index, prompt in enumerate(prompts):
         if isinstance(model, EncoderDecoder):
-            if model.config.positions != "relative" and len(prompt) > limit:
+            if model.config.bounded and len(prompt) > limit:
                 raise ModelError(f"prompt {index} has {len(prompt)} tokens and the encoder reads {limit}; shorten it")
         elif len(prompt) >= limit:
             raise ModelError(
@@ -160,8 +160,7 @@ def _room(model: Writer, prompt: Sequence[int], new_tokens: int) -> int:
     """Return how many tokens an answer may have: those asked for, or what the model's context leaves."""
     if isinstance(model, LanguageModel):
         return min(new_tokens, model.config.max_positions - len(prompt))
-    bounded = model.config.positions != "relative"
-    return min(new_tokens, model.config.max_positions) if bounded else new_tokens
+    return min(new_tokens, model.config.max_positions) if model.config.bounded else new_tokens
 
 
 @torch.inference_mode()

@@ -139,6 +139,11 @@ class ModelConfig(RecipeSection):
         return self.width if self.embedding_width == "width" else self.embedding_width
 
     @property
+    def bounded(self) -> bool:
+        """Whether a text can be too long: positions that are relative, or none, have no last one."""
+        return self.positions not in {"relative", "none"}
+
+    @property
     def num_distinct(self) -> int:
         """Blocks with weights of their own."""
         return self.num_layers if self.distinct_layers == "all" else self.distinct_layers

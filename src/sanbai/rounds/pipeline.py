@@ -498,7 +498,7 @@ def check_start(start: Artifact, recipe: Recipe, *, practises: bool) -> None:
         raise ModelError(f"{start.name}: {stored.kind}, wanted a language model to make an assistant from")
     load_tokenizer(start)
     config = stored.model.config
-    if config.positions in {"relative", "none"}:
+    if not config.bounded:
         return
     lengths = {"supervise.row_length": recipe.supervise.row_length}
     if practises and recipe.material == "files":
