@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 import torch
@@ -111,7 +110,7 @@ def test_a_model_of_transformers_goes_through_a_recipe_and_back_and_is_served(ki
             page = site.client()
             (generation,) = ask(page, TALK[0]["content"])["generations"]
             assert read_events(page, generation["id"])[-1]["kind"] == "done"
-            assert httpx2.get(f"{url}/").status_code == 200
+            assert page.get("/").status_code == 200
     assert answered.choices[0].message.content == expected
     store.close()
 

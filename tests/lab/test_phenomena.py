@@ -81,17 +81,17 @@ def test_a_phenomenon_runs_writes_its_record_and_plot_and_is_not_measured_again(
 def test_an_adapter_at_the_reported_size_learns_under_a_fiftieth_of_the_parameters(way: adapters.Way) -> None:
     config = shape(FULL, norm_place="after").with_vocabulary(FULL.vocab_size)
     base = LanguageModel(config, torch.Generator().manual_seed(1))
-    before = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
+    before = [parameter.detach() for parameter in base.parameters()]
     learner, total = adapters.prepare(base, num_classes=6, way=way, seed=1)
     learned = {name: parameter.numel() for name, parameter in learner.named_parameters() if parameter.requires_grad}
-    assert total == sum(map(Tensor.numel, before.values())) + 6 * config.width + 6
-    assert {"classifier.head.weight", "classifier.head.bias"} < learned.keys()
+    assert total == sum(map(Tensor.numel, before)) + 6 * config.width
+    assert "classifier.head.weight" in learned
     # By hand: rank 2 beside 160 to 480, 160 to 640 and 640 to 160 in 3 layers; 10 vectors and 160-24-24-160.
     by_hand = {
         "lora": 3 * 2 * (160 + 480 + 160 + 640 + 640 + 160),
         "p_tuning": 10 * 160 + (160 * 24 + 24) + (24 * 24 + 24) + (24 * 160 + 160),
     }
-    assert sum(learned.values()) == by_hand[way] + 6 * 160 + 6
+    assert sum(learned.values()) == by_hand[way] + 6 * 160
     assert sum(learned.values()) < adapters.SHARE * total
 
 
@@ -102,7 +102,7 @@ def test_adapters_learn_labels_that_can_be_learned_and_the_base_stays(job: Job) 
     base = LanguageModel(config, torch.Generator().manual_seed(1))
     before = [parameter.detach().clone() for parameter in base.parameters()]
     for way in adapters.RATES:
-        learnt = adapters.tuned(bench, base, way, texts, texts, num_steps=60)
+        learnt = adapters.tuned(bench, base, way, texts, texts, num_steps=200)
         assert learnt.accuracy == 1.0, way
         assert (learnt.learned == learnt.total) == (way == "full")
         assert adapters.tuned(bench, base, way, texts, texts, num_steps=0).accuracy < 1.0
