@@ -39,7 +39,7 @@ LONGER = {
     "max_positions = 128": "max_positions = 160",
 }
 #: A demonstration.
-TALK = [{"role": "user", "content": "Who went to the mill on day 0?"}]
+TALK: list[Any] = [{"role": "user", "content": "Who went to the mill on day 0?"}]
 ANSWER = {"role": "assistant", "content": "The cow."}
 
 
@@ -106,7 +106,7 @@ def test_a_model_of_transformers_goes_through_a_recipe_and_back_and_is_served(ki
     with loopback_server(app) as url:
         site = Site(Workspace(space), store, app, url)
         with site.clients, openai.OpenAI(base_url=f"{url}/v1", api_key=site.key(), max_retries=0) as client:
-            answered = client.chat.completions.create(model="mine-ppo", messages=TALK, temperature=0.0, max_tokens=8)  # type: ignore[call-overload]
+            answered = client.chat.completions.create(model="mine-ppo", messages=TALK, temperature=0.0, max_tokens=8)
             page = site.client()
             (generation,) = ask(page, TALK[0]["content"])["generations"]
             assert read_events(page, generation["id"])[-1]["kind"] == "done"

@@ -18,12 +18,12 @@ DTYPES = [
     torch.float16, torch.bfloat16, torch.float32, torch.float64,
 ]  # fmt: skip
 Shapes = st.lists(st.integers(0, 4), max_size=3)
-Names = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(lambda name: name != "__metadata__")
+Names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda name: name != "__metadata__")
 
 
 @given(
     described=st.dictionaries(Names, st.tuples(st.sampled_from(DTYPES), Shapes), max_size=8),
-    state=st.text(st.characters(exclude_categories=("Cs",))),
+    state=st.text(st.characters(exclude_categories=["Cs"])),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 def test_the_bytes_are_those_of_the_library(

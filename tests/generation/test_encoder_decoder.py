@@ -125,7 +125,7 @@ def test_answers_may_be_longer_than_a_context_that_relative_positions_do_not_hav
     shape = {"num_layers": 1, "encoder_layers": 1, "width": 16, "num_heads": 2, "num_kv_heads": 2, "head_width": 8}
     fields = {**shape, "vocab_size": 30, "feed_forward_width": 16, "max_positions": 6}
     relative, learned = (
-        EncoderDecoder(ModelConfig(**fields, positions=positions), torch.Generator().manual_seed(1)).eval()  # type: ignore[arg-type]
+        EncoderDecoder(ModelConfig(**fields, positions=positions), torch.Generator().manual_seed(1)).eval()
         for positions in ("relative", "learned")
     )
     sampling = Sampling(max_new_tokens=9)

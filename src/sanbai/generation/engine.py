@@ -41,7 +41,7 @@ FinishReason = Literal["stop", "length"]
 Precision = Literal["stored", "bfloat16"]
 Writer: TypeAlias = LanguageModel | EncoderDecoder
 """What writes: on from its prompt, or an answer to it."""
-_Writer = TypeVar("_Writer", bound=LanguageModel | EncoderDecoder)
+AnyWriter = TypeVar("AnyWriter", bound=LanguageModel | EncoderDecoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +115,13 @@ def decoding_precision(compute: Compute) -> Precision:
     return "bfloat16" if compute.precision == "bfloat16" else "stored"
 
 
-def cast_for_decoding(model: _Writer, precision: Precision) -> _Writer:
+def cast_for_decoding(model: AnyWriter, precision: Precision) -> AnyWriter:
     """Return the model itself, or a copy of it in bfloat16."""
     if precision == "stored":
         return model
-    return copy.deepcopy(model).to(torch.bfloat16)
+    copied = copy.deepcopy(model)
+    copied.to(torch.bfloat16)
+    return copied
 
 
 def check_prompts(model: Writer, prompts: Sequence[Sequence[int]]) -> None:
