@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -30,6 +32,8 @@ from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 from sanbai.world.lexicon import TRADE_WORK
 from sanbai.world.tasks.classifying import GROUPS
 
+#: What stands before a word that is not meant.
+DENIALS = ("not about", "Not", "never of", "instead of", "Instead of", "no")
 SMOKE = Size(
     document_bytes=60_000,
     vocab_size=400,
@@ -165,10 +169,20 @@ def test_given_round_pairs_keep_their_second_texts_and_labels(tokenizer: Tokeniz
     assert moved.unrelated_B is labels
 
 
-def test_the_measured_words_are_never_labelled() -> None:
-    sides = [labeled_words(("Anna",), 300, 1, heldout=heldout) for heldout in (False, True)]
+def test_a_choice_is_labelled_with_the_group_of_the_word_that_is_meant() -> None:
+    for text in adapters.labeled_choices(("Anna",), 200, 1, heldout=False):
+        denied = {word for word in re.findall(r"[\w-]+", text.text) if word not in GROUPS[text.label]}
+        named = {word for word in denied for group, words in GROUPS.items() if word in words and group != text.label}
+        assert len(named) == 1, text.text
+        (other,) = named
+        assert any(f"{mark} {other}" in text.text for mark in DENIALS), text.text
+
+
+@pytest.mark.parametrize("texts", [labeled_words, adapters.labeled_choices])
+def test_the_measured_words_are_never_labelled(texts: Callable[..., list[LabeledText]]) -> None:
+    sides = [texts(("Anna",), 300, 1, heldout=heldout) for heldout in (False, True)]
     every = {word for words in GROUPS.values() for word in words}
-    words = [every.intersection(word for text in side for word in text.text.rstrip(".?").split()) for side in sides]
+    words = [every.intersection(word.strip(",:.?") for text in side for word in text.text.split()) for side in sides]
     assert words[0]
     assert words[1]
     assert not words[0] & words[1]

@@ -1,9 +1,11 @@
 """LoRA and P-tuning reach full fine-tuning's accuracy, or nearly, with a fiftieth of the parameters or less.
 
-LoRA: Hu et al. 2021, arXiv:2106.09685, table 2; P-tuning: Liu et al. 2021, arXiv:2103.10385. The task and the base are
-those of `transfer.py`: which group does a word belong to, 200 labels, measured on words that were never labelled. Each
-way of tuning gets the same texts in the same order and a rate of its own; all learn the classes' head. LoRA stands
-beside query, key, value and feed-forward, P-tuning writes vectors before each text.
+LoRA: Hu et al. 2021, arXiv:2106.09685, table 2; P-tuning: Liu et al. 2021, arXiv:2103.10385. The base is that of
+`transfer.py`, the task a harder one of its kind: of two words the sentence means one and denies the other, before it or
+behind it; which group does the one meant belong to? Measured on words that were never labelled. (With a single word the
+head alone on the frozen base reaches 94 % of full fine-tuning, and no adapter is needed.) Each way of tuning gets the
+same texts in the same order and a rate of its own; all learn the classes' head. LoRA stands beside query, key, value
+and feed-forward, P-tuning writes vectors before each text.
 
 What would refute it: below 90 % of full fine-tuning's accuracy. Controls: the labels given round, of both adapters; an
 adapter and a head at random with nothing trained; and the head alone on the frozen base, which says what the adapters
@@ -17,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sanbai.data.labeled import LabeledText, classes_of
-from sanbai.foundation.seeds import derive_seed, torch_generator
+from sanbai.foundation.seeds import derive_seed, python_random, torch_generator
 from sanbai.lab.bench import Bench
-from sanbai.lab.transfer import NUM_LABELS, given_round, labeled_words, pretrained_on_text
+from sanbai.lab.transfer import given_round, pretrained_on_text, split_words
 from sanbai.lab.trials import Phenomenon
 from sanbai.model.adapters.adapter import add_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
@@ -39,11 +41,33 @@ ADAPTERS: dict[Way, AdapterRecipe] = {
     "lora": AdapterRecipe(method="lora", rank=2, alpha=4.0, targets=("query", "key", "value", "up", "down")),
     "p_tuning": AdapterRecipe(method="p_tuning", num_virtual_tokens=10, encoder_width=24),
 }
-#: Chosen on seed 0, which is not reported; the full model's is `transfer.py`'s.
-RATES: dict[Way, float] = {"full": 5e-4, "lora": 5e-3, "p_tuning": 1e-2, "head": 1e-2}
+#: Of two or three tried on seed 0, which is no trial, after 600 steps of pretraining.
+RATES: dict[Way, float] = {"full": 5e-4, "lora": 2e-3, "p_tuning": 1e-2, "head": 1e-2}
+NUM_LABELS = 400
 NUM_STEPS = 300
 BATCH_ROWS = 16
-MAX_TOKENS = 32
+MAX_TOKENS = 48
+SENTENCES = (
+    "This is about {word}, not about {other}.",
+    "Not {other}: I like {word}.",
+    "{name} thinks of {word}, never of {other}.",
+    "What of {word} instead of {other}?",
+    "Here: no {other}, but {word}.",
+    "Instead of {other}, {name} likes {word}.",
+)
+
+
+def labeled_choices(names: Sequence[str], num: int, seed: int, *, heldout: bool) -> list[LabeledText]:
+    """Return sentences that mean one word and deny one of another group, labelled with the first one's group."""
+    generator = python_random(seed, "choices", "heldout" if heldout else "train")
+    sides = split_words(seed, heldout=heldout)
+    texts = []
+    for number in range(num):
+        group, foreign = generator.sample(list(sides), 2)
+        word, other = generator.choice(sides[group]), generator.choice(sides[foreign])
+        sentence = generator.choice(SENTENCES).format(word=word, other=other, name=generator.choice(names))
+        texts.append(LabeledText(f"{'heldout' if heldout else 'train'}-{number}", sentence, group))
+    return texts
 
 
 @dataclass(frozen=True)
@@ -107,8 +131,8 @@ def measure(bench: Bench) -> dict[str, float]:
     bench, artifact = pretrained_on_text(bench)
     base: Any = bench.open(artifact)
     names = bench.village.strangers
-    train = labeled_words(names, NUM_LABELS, bench.seed, heldout=False)
-    heldout = labeled_words(names, bench.size.num_texts, bench.seed, heldout=True)
+    train = labeled_choices(names, NUM_LABELS, bench.seed, heldout=False)
+    heldout = labeled_choices(names, bench.size.num_texts, bench.seed, heldout=True)
     moved = given_round(train, bench.seed)
     found = {
         "full fine-tuning": tuned(bench, base, "full", train, heldout),

@@ -25,15 +25,21 @@ HELDOUT_SHARE = 0.4
 SENTENCES = ("This is about {word}.", "I like {word}.", "{name} thinks of {word}.", "What of {word}?", "Here: {word}.")
 
 
-def labeled_words(names: tuple[str, ...], num: int, seed: int, *, heldout: bool) -> list[LabeledText]:
-    """Return sentences with a word each, labelled with its group; held-out words are never among the others."""
-    generator = python_random(seed, "words", "heldout" if heldout else "train")
+def split_words(seed: int, *, heldout: bool) -> dict[str, list[str]]:
+    """Return the words of each group that are measured, or those that are labelled."""
     sides: dict[str, list[str]] = {}
     for group, words in GROUPS.items():
         shuffled = sorted(words)
         python_random(seed, "split", group).shuffle(shuffled)
         cut = round(HELDOUT_SHARE * len(shuffled))
         sides[group] = shuffled[:cut] if heldout else shuffled[cut:]
+    return sides
+
+
+def labeled_words(names: tuple[str, ...], num: int, seed: int, *, heldout: bool) -> list[LabeledText]:
+    """Return sentences with a word each, labelled with its group; held-out words are never among the others."""
+    generator = python_random(seed, "words", "heldout" if heldout else "train")
+    sides = split_words(seed, heldout=heldout)
     texts = []
     for number in range(num):
         group = generator.choice(list(sides))
