@@ -90,10 +90,10 @@ def test_an_adapter_at_the_reported_size_learns_under_a_fiftieth_of_the_paramete
     learned = {name: parameter.numel() for name, parameter in learner.named_parameters() if parameter.requires_grad}
     assert total == sum(map(Tensor.numel, before)) + 6 * config.width
     assert "classifier.head.weight" in learned
-    # By hand: rank 2 beside 160 to 480, 160 to 640 and 640 to 160 in 3 layers; 10 vectors and 160-24-24-160.
+    # By hand: rank 2 beside 160 to 480, 160 to 640 and 640 to 160 in 3 layers; 20 vectors and 160-48-48-160.
     by_hand = {
         "lora": 3 * 2 * (160 + 480 + 160 + 640 + 640 + 160),
-        "p_tuning": 10 * 160 + (160 * 24 + 24) + (24 * 24 + 24) + (24 * 160 + 160),
+        "p_tuning": 20 * 160 + (160 * 48 + 48) + (48 * 48 + 48) + (48 * 160 + 160),
     }
     assert sum(learned.values()) == by_hand[way] + 6 * 160
     assert sum(learned.values()) < adapters.SHARE * total
