@@ -76,7 +76,7 @@ def word_piece() -> Engine:
 
 
 def tokenizer_of(kind: str) -> Any:
-    """Return a tokenizer of transformers: gpt2, qwen, llama3, words, t5 or bert."""
+    """Return a tokenizer of transformers: gpt2, qwen, qwen3 (the same), llama3, words, t5 or bert."""
     from transformers import PreTrainedTokenizerFast as Fast
 
     text_ends = "<|endoftext|>"
@@ -85,7 +85,7 @@ def tokenizer_of(kind: str) -> Any:
     if kind == "words":
         engine = byte_level([text_ends])
         return Fast(tokenizer_object=engine, eos_token=text_ends, chat_template=PLAIN_WORDS)
-    if kind == "qwen":
+    if kind.startswith("qwen"):
         engine = byte_level([text_ends, "<|im_start|>", "<|im_end|>"])
         return Fast(tokenizer_object=engine, eos_token="<|im_end|>", pad_token=text_ends, chat_template=CHATML)
     if kind == "llama3":
@@ -110,6 +110,13 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
             "intermediate_size": 48, "max_position_embeddings": 128, "tie_word_embeddings": True,
         },
     ),
+    "qwen3": (
+        "Qwen3ForCausalLM",
+        {
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 12, "intermediate_size": 48, "max_position_embeddings": 128, "tie_word_embeddings": True,
+        },
+    ),
     "bert": (
         "BertForMaskedLM",
         {
@@ -129,7 +136,7 @@ def make_folder(folder: Path, kind: str, *, tokenizer: bool = True, **save: Any)
 
     Args:
         folder: made if need be.
-        kind: gpt2, qwen, bert or t5.
+        kind: gpt2, qwen (2), qwen3, bert or t5.
         tokenizer: whether it gets one.
         save: options of `save_pretrained`.
     """
@@ -140,13 +147,13 @@ def make_folder(folder: Path, kind: str, *, tokenizer: bool = True, **save: Any)
     architecture, settings = SHAPES[kind]
     model_class = getattr(transformers, architecture)
     # Qwen's embedding has rows to spare, so that its size divides well, and T5's too.
-    vocab_size = max(len(theirs) + 5 * (kind == "qwen"), 100)
+    vocab_size = max(len(theirs) + 5 * kind.startswith("qwen"), 100)
     torch.manual_seed(0)
     model = model_class(model_class.config_class(vocab_size=vocab_size, **settings)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
-    if kind == "qwen":
+    if kind.startswith("qwen"):
         ids = theirs.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
         model.generation_config.update(eos_token_id=ids, do_sample=True, temperature=0.6)
     model.save_pretrained(folder, **save)

@@ -89,6 +89,19 @@ def test_texts_and_messages_are_answered_with_text(tmp_path: Path) -> None:
     assert answer != text
 
 
+def test_an_encoder_decoder_writes_what_transformers_writes(tmp_path: Path) -> None:
+    theirs = make_folder(tmp_path, "t5")
+    model, tokenizer = sanbai.load(tmp_path), transformers.AutoTokenizer.from_pretrained(tmp_path)
+    source = [*tokenizer.encode("Anna bakes bread.", add_special_tokens=False), tokenizer.eos_token_id]
+    expected = theirs.generate(torch.tensor([source]), max_new_tokens=9, do_sample=False)[0, 1:].tolist()
+    found = sanbai.generate(model, source, max_new_tokens=9, temperature=0.0)
+    assert found == [token for token in expected if token != tokenizer.eos_token_id]
+    text = sanbai.generate(model, "Anna bakes bread.", max_new_tokens=9, temperature=0.0)
+    assert text == sanbai.load_tokenizer(tmp_path).decode(found), "a text is read with the mark of its end"
+    with pytest.raises(ModelError, match="an encoder-decoder reads one text and knows no turns"):
+        sanbai.generate(model, [{"role": "user", "content": "Who bakes?"}])
+
+
 def test_saving_takes_the_tokenizer_along_and_transformers_loads_it(tmp_path: Path) -> None:
     theirs = make_folder(tmp_path / "in", "gpt2")
     model = sanbai.load(tmp_path / "in")

@@ -18,8 +18,10 @@ from sanbai.foundation.errors import ModelError, UnknownNameError, UsageError
 from sanbai.foundation.files import explain_disk_errors
 from sanbai.foundation.recipe import validate_recipe
 from sanbai.foundation.workspace import Workspace
+from sanbai.generation.engine import Writer, encode_text
 from sanbai.generation.engine import generate as generate_batch
 from sanbai.generation.sampling import Sampling
+from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import Model, load_model, save_model
 from sanbai.text.chat_markup import Message
@@ -92,31 +94,33 @@ def generate(model: nn.Module, prompt: Sequence[int] | Tensor, **options: Unpack
 def generate(
     model: nn.Module, prompt: str | Sequence[Message] | Sequence[int] | Tensor, **options: Unpack[Options]
 ) -> str | list[int]:
-    """Let a language model write on; the same seed gives the same answer.
+    """Let a language model write on, or an encoder-decoder an answer; the same seed gives the same one.
 
     Args:
         model: of `load`; left as it is.
         prompt: a text to continue; or messages `{"role", "content"}` to answer, put into the model's chat template; or
-            token ids, one sequence, to continue as they are.
+            token ids, one sequence, to continue as they are. An encoder-decoder reads the text, its end marked, or the
+            ids as they are; it knows no messages.
         **options: see `Options`.
 
     Returns:
         The new text; for token ids the new ids. What ended the answer is left out.
 
     Raises:
-        ModelError: not a language model, or the prompt fills its context.
+        ModelError: a model that writes nothing, messages for an encoder-decoder, or the prompt fills the context.
         DataError: an empty prompt, or an unknown role.
         UsageError: a text for a model without a tokenizer, an option that does not exist, or one out of its range.
     """
-    if not isinstance(model, LanguageModel):
-        raise ModelError(f"a {type(model).__name__} does not write on from a prompt; wanted a language model")
+    if not isinstance(model, LanguageModel | EncoderDecoder):
+        wanted = "a language model or an encoder-decoder"
+        raise ModelError(f"a {type(model).__name__} does not write on from a prompt; wanted {wanted}")
     tokenizer = options.pop("tokenizer", None) or _tokenizer_of(model)
     seed = options.pop("seed", 1)
     sampling = validate_recipe(Sampling, dict(options), source="sanbai.generate")
     ids = _ids(prompt)
     if ids is None and tokenizer is None:
         raise UsageError("a text needs a tokenizer; load the model from a folder that has one, or give tokenizer=")
-    prompt_ids = _encode(tokenizer, prompt) if ids is None else ids  # type: ignore[arg-type]
+    prompt_ids = _encode(tokenizer, prompt, model) if ids is None else ids  # type: ignore[arg-type]
     stop_ids = frozenset[int]() if tokenizer is None else tokenizer.reserved.ends()
     answer = generate_batch(model, [prompt_ids], sampling, seeds=[seed], stop_ids=stop_ids)[0]
     new_ids = answer.tokens[:-1] if answer.finish_reason == "stop" else answer.tokens
@@ -133,9 +137,11 @@ def _ids(prompt: str | Sequence[Message] | Sequence[int] | Tensor) -> list[int] 
     return numbers if len(numbers) == len(prompt) and not isinstance(prompt, str) else None
 
 
-def _encode(tokenizer: Tokenizer, prompt: str | Sequence[Message]) -> list[int]:
+def _encode(tokenizer: Tokenizer, prompt: str | Sequence[Message], model: Writer) -> list[int]:
     if isinstance(prompt, str):
-        return [tokenizer.reserved.end_of_text, *tokenizer.encode(prompt)]
+        return encode_text(tokenizer, prompt, model)
+    if isinstance(model, EncoderDecoder):
+        raise ModelError("an encoder-decoder reads one text and knows no turns; give it a text or token ids")
     return encode_prompt(tokenizer, prompt)
 
 

@@ -114,17 +114,50 @@ def test_the_chat_page_serves_an_imported_model_by_name(tmp_path: Path) -> None:
     store.close()
 
 
-def test_serving_what_writes_no_text_is_refused_before_the_server_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("bert", "bert: a masked model; wanted a language model"),
+        ("t5", "t5: an encoder-decoder, which knows no conversation; .*`sanbai generate TEXT --model t5`"),
+    ],
+)
+def test_serving_what_cannot_chat_is_refused_before_the_server_starts(kind: str, line: str, tmp_path: Path) -> None:
     from sanbai.serving.engine import check_servable
 
-    make_folder(tmp_path / "in", "bert")
+    make_folder(tmp_path / "in", kind)
     root = tmp_path / "workspace"
-    record_of(sanbai("model", "import", tmp_path / "in", "--name", "bert", workspace=root))
+    record_of(sanbai("model", "import", tmp_path / "in", "--name", kind, workspace=root))
     workspace = Workspace(root)
     store = open_store(workspace)
-    with pytest.raises(ModelError, match="bert: a masked model; wanted a language model"):
-        check_servable(workspace, find_model(store, "bert"))
+    with pytest.raises(ModelError, match=line):
+        check_servable(workspace, find_model(store, kind))
     store.close()
+    refused = CliRunner().invoke(cli, ["chat", "--model", kind, "--workspace", str(root)])
+    assert "wanted a language model" in str(refused.exception)
+
+
+def test_an_encoder_decoder_answers_a_text_on_the_command_line(tmp_path: Path) -> None:
+    theirs = make_folder(tmp_path / "in", "t5")
+    record_of(sanbai("model", "import", tmp_path / "in", "--name", "t5", workspace=tmp_path / "workspace"))
+    options = ("--model", "t5", "--temperature", "0", "--max-new-tokens", "8")
+    answered = record_of(sanbai("generate", "Anna bakes bread.", *options, workspace=tmp_path / "workspace"))
+    tokenizer = Tokenizer.load(tmp_path / "in")
+    source = [*tokenizer.encode("Anna bakes bread."), tokenizer.reserved.end_of_text]
+    expected = theirs.generate(torch.tensor([source]), max_new_tokens=8, do_sample=False)[0, 1:].tolist()
+    assert answered["text"] == tokenizer.decode(expected)
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_an_assistant_is_not_made_from_what_cannot_chat(kind: str, tmp_path: Path) -> None:
+    write_files(tmp_path)
+    (tmp_path / "own.toml").write_text(RECIPE)
+    make_folder(tmp_path / "in", kind)
+    space = tmp_path / "workspace"
+    record_of(sanbai("model", "import", tmp_path / "in", "--name", kind, workspace=space))
+    for words in (("train", "supervise"), ("run", "start")):
+        with pytest.raises(ModelError, match="wanted a language model to make an assistant from"):
+            sanbai(*words, tmp_path / "own.toml", "--data", tmp_path, "--start", kind, workspace=space)
+    assert [path.name.split("-")[0] for path in (space / "artifacts").iterdir()] == ["model"], "nothing was computed"
 
 
 def test_rows_longer_than_the_models_context_are_refused_before_training(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from tests.evaluation.rows import scored
@@ -51,12 +52,13 @@ def test_a_kind_that_becomes_worse_is_named_and_others_are_not() -> None:
     assert "sorting: helpful -1.000" in [s for s in named if s.axis == "helpful"][-1].line()
 
 
-def test_a_fall_of_more_than_ten_points_is_named_though_its_interval_holds_zero() -> None:
-    ours = [scored("a", helpful=0.0), scored("b", helpful=1.0), scored("c", helpful=1.0)]
-    theirs = [scored("a", helpful=1.0), scored("b", helpful=1.0), scored("c", helpful=1.0)]
+@pytest.mark.parametrize("axis", ["helpful", "gold_utility"])
+def test_a_fall_of_more_than_ten_points_is_named_though_its_interval_holds_zero(axis: str) -> None:
+    bad: dict[str, Any] = {axis: 0.0}
+    ours, theirs = [scored("a", **bad), scored("b"), scored("c")], [scored(prompt) for prompt in "abc"]
     comparison = compare(ours, theirs, seed=0)
-    assert comparison.overall.differences["helpful"].high == 0.0
-    assert [(s.where, s.axis) for s in setbacks(comparison)] == [("chat", "helpful")]
+    assert comparison.overall.differences[axis].high == 0.0
+    assert [(s.where, s.axis) for s in setbacks(comparison)] == [("chat", axis)]
     assert setbacks(comparison, points=0.5) == []
 
 

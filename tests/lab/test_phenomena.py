@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -10,23 +12,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sanbai.data.labeled import LabeledText
 from sanbai.data.masking import MaskedBatch
 from sanbai.foundation.device import Compute
 from sanbai.foundation.progress import SilentProgress
 from sanbai.foundation.stage import Job
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
-from sanbai.lab.bench import Bench, Size
+from sanbai.lab import adapters
+from sanbai.lab.bench import FULL, Bench, Size, shape
 from sanbai.lab.clozes import causal_accuracy, masked_accuracy, trade_clozes
 from sanbai.lab.next_sentence import given_round
 from sanbai.lab.registry import PHENOMENA
 from sanbai.lab.transfer import labeled_words
 from sanbai.lab.trials import Phenomenon, run_trials
+from sanbai.model.heads import LanguageModel
 from sanbai.text.reserved import READING_MARKERS
 from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 from sanbai.world.lexicon import TRADE_WORK
 from sanbai.world.tasks.classifying import GROUPS
 
+#: What stands before a word that is not meant.
+DENIALS = ("not about", "Not", "never of", "instead of", "Instead of", "no")
 SMOKE = Size(
     document_bytes=60_000,
     vocab_size=400,
@@ -72,6 +79,38 @@ def test_a_phenomenon_runs_writes_its_record_and_plot_and_is_not_measured_again(
     known = PHENOMENA[name]
     again = Phenomenon(known.name, known.claim, never, known.effect, known.control)
     assert run_trials(job, again, seeds=(1,), size=SMOKE, compute=compute) == record
+
+
+@pytest.mark.parametrize("way", ["lora", "p_tuning"])
+def test_an_adapter_at_the_reported_size_learns_under_a_fiftieth_of_the_parameters(way: adapters.Way) -> None:
+    config = shape(FULL, norm_place="after").with_vocabulary(FULL.vocab_size)
+    base = LanguageModel(config, torch.Generator().manual_seed(1))
+    before = [parameter.detach() for parameter in base.parameters()]
+    learner, total = adapters.prepare(base, num_classes=6, way=way, seed=1)
+    learned = {name: parameter.numel() for name, parameter in learner.named_parameters() if parameter.requires_grad}
+    assert total == sum(map(Tensor.numel, before)) + 6 * config.width
+    assert "classifier.head.weight" in learned
+    # By hand: rank 2 beside 160 to 480, 160 to 640 and 640 to 160 in 3 layers; 20 vectors and 160-48-48-160.
+    by_hand = {
+        "lora": 3 * 2 * (160 + 480 + 160 + 640 + 640 + 160),
+        "p_tuning": 20 * 160 + (160 * 48 + 48) + (48 * 48 + 48) + (48 * 160 + 160),
+    }
+    assert sum(learned.values()) == by_hand[way] + 6 * 160
+    assert sum(learned.values()) < adapters.SHARE * total
+
+
+def test_adapters_learn_labels_that_can_be_learned_and_the_base_stays(job: Job) -> None:
+    bench = Bench(job, 1, SMOKE, Compute(num_threads=1, precision="float32"))
+    texts = [LabeledText(str(n), word, word) for n, word in enumerate(("bread", "mill", "painting") * 4)]
+    config = shape(SMOKE, norm_place="after").with_vocabulary(bench.tokenizer.vocab_size)
+    base = LanguageModel(config, torch.Generator().manual_seed(1))
+    before = [parameter.detach().clone() for parameter in base.parameters()]
+    for way in adapters.RATES:
+        learnt = adapters.tuned(bench, base, way, texts, texts, num_steps=200)
+        assert learnt.accuracy == 1.0, way
+        assert (learnt.learned == learnt.total) == (way == "full")
+        assert adapters.tuned(bench, base, way, texts, texts, num_steps=0).accuracy < 1.0
+    assert all(torch.equal(old, new) for old, new in zip(before, base.parameters(), strict=True))
 
 
 def test_a_trial_of_another_size_is_measured_anew(job: Job) -> None:
@@ -130,10 +169,20 @@ def test_given_round_pairs_keep_their_second_texts_and_labels(tokenizer: Tokeniz
     assert moved.unrelated_B is labels
 
 
-def test_the_measured_words_are_never_labelled() -> None:
-    sides = [labeled_words(("Anna",), 300, 1, heldout=heldout) for heldout in (False, True)]
+def test_a_choice_is_labelled_with_the_group_of_the_word_that_is_meant() -> None:
+    for text in adapters.labeled_choices(("Anna",), 200, 1, heldout=False):
+        denied = {word for word in re.findall(r"[\w-]+", text.text) if word not in GROUPS[text.label]}
+        named = {word for word in denied for group, words in GROUPS.items() if word in words and group != text.label}
+        assert len(named) == 1, text.text
+        (other,) = named
+        assert any(f"{mark} {other}" in text.text for mark in DENIALS), text.text
+
+
+@pytest.mark.parametrize("texts", [labeled_words, adapters.labeled_choices])
+def test_the_measured_words_are_never_labelled(texts: Callable[..., list[LabeledText]]) -> None:
+    sides = [texts(("Anna",), 300, 1, heldout=heldout) for heldout in (False, True)]
     every = {word for words in GROUPS.values() for word in words}
-    words = [every.intersection(word for text in side for word in text.text.rstrip(".?").split()) for side in sides]
+    words = [every.intersection(word.strip(",:.?") for text in side for word in text.text.split()) for side in sides]
     assert words[0]
     assert words[1]
     assert not words[0] & words[1]

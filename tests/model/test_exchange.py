@@ -84,7 +84,14 @@ def test_a_folder_without_a_tokenizer_comes_in_and_says_so(job: Job, tmp_path: P
     assert metrics["tokenizer"].startswith("none: there is no tokenizer.json")
 
 
-@pytest.mark.parametrize(("kind", "chat"), [("qwen", "own"), ("gpt2", "turns between end-of-text tokens")])
+@pytest.mark.parametrize(
+    ("kind", "chat"),
+    [
+        ("qwen", "own"),
+        ("gpt2", "turns between end-of-text tokens"),
+        ("t5", "none: an encoder-decoder knows no conversation"),
+    ],
+)
 def test_an_import_says_how_its_model_is_talked_to(kind: str, chat: str, job: Job, tmp_path: Path) -> None:
     make_folder(tmp_path / "in", kind)
     metrics = import_model(job, tmp_path / "in").metrics
@@ -178,8 +185,8 @@ from sanbai.foundation.progress import SilentProgress
 from sanbai.foundation.stage import Job
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
-from sanbai.model.exchange import import_model
-from sanbai.model.hugging_face import load_model
+from sanbai.model.exchange import export_model, import_model
+from sanbai.model.hugging_face import load_model, save_model
 
 def held(field):
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -189,11 +196,19 @@ work, folder, space, small = sys.argv[1], Path(sys.argv[2]), Workspace(Path(sys.
 space.create()
 job = Job(space, SilentProgress(), StopSignal())
 import_model(job, small)  # what Python and torch load at their first use is not the file's
-load_model(small)
+save_model(load_model(small), small)
+if work == "export":
+    artifact = import_model(job, folder)
+if work == "save":
+    model = load_model(folder, dtype=None)
 Path("/proc/self/clear_refs").write_text("5")
 before = held("VmRSS")
 if work == "import":
     import_model(job, folder)
+elif work == "save":
+    save_model(model, space.root)
+elif work == "export":
+    export_model(artifact, space.root / "out")
 else:
     model = load_model(folder, dtype=None)
 print(held("VmHWM") - before)
@@ -201,9 +216,12 @@ print(held("VmHWM") - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("work", "share"), [("import", 0.2), ("load", 1.2)])
+@pytest.mark.parametrize(("work", "share"), [("import", 0.2), ("load", 1.2), ("save", 0.15), ("export", 0.1)])
 def test_memory_stays_within_the_files_size(work: str, share: float, tmp_path: Path) -> None:
-    """A file of 200 MB in transposed matrices and an embedding; the import alone needs next to nothing."""
+    """A file of 200 MB in transposed matrices and an embedding; importing and exporting need next to nothing.
+
+    Saving holds one tensor beside the model: the largest is a sixteenth of the file.
+    """
     config = transformers.GPT2Config(vocab_size=4000, n_embd=768, n_layer=7, n_head=12, n_positions=128)
     transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "in")
     size = (tmp_path / "in" / "model.safetensors").stat().st_size

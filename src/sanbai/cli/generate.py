@@ -12,7 +12,11 @@ from sanbai.cli.options import json_option, open_workspace, print_record, worksp
 @click.command(help="Complete a text once.")
 @click.argument("text")
 @click.option("--model", "name", default="served", show_default=True, help="A model's name, or its artifact's.")
-@click.option("--raw", is_flag=True, help="Continue the text itself instead of answering it as a message.")
+@click.option(
+    "--raw",
+    is_flag=True,
+    help="Continue the text itself instead of answering it as a message. An encoder-decoder always reads the text.",
+)
 @click.option("--temperature", type=click.FloatRange(0, 100), default=0.7, show_default=True)
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--max-new-tokens", type=click.IntRange(1), default=128, show_default=True)
@@ -35,20 +39,21 @@ def command(
     """Print what the model says."""
     from sanbai.cli.stores import open_store, resolve_model
     from sanbai.data.vocabulary import load_tokenizer
-    from sanbai.generation.engine import generate
+    from sanbai.generation.engine import encode_text, generate
     from sanbai.generation.sampling import Sampling
-    from sanbai.model.hugging_face import load_language_model
+    from sanbai.model.encoder_decoder import EncoderDecoder
+    from sanbai.model.hugging_face import load_writer
     from sanbai.text.chat_template import encode_prompt
 
     space = open_workspace(workspace, database)
     artifact = resolve_model(open_store(space), space, name)
     tokenizer = load_tokenizer(artifact)
-    if raw:
-        prompt = [tokenizer.reserved.end_of_text, *tokenizer.encode(text)]
+    model = load_writer(artifact.path)
+    if raw or isinstance(model, EncoderDecoder):
+        prompt = encode_text(tokenizer, text, model)
     else:
         prompt = encode_prompt(tokenizer, [{"role": "user", "content": text}])
     sampling = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    model = load_language_model(artifact.path)
     answer = generate(model, [prompt], sampling, seeds=[seed], stop_ids=tokenizer.reserved.ends())[0]
     completion = tokenizer.decode(answer.tokens)
     click.echo(completion)

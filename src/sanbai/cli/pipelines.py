@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sanbai.cli.labeling import FrontDoor, simulated_accounts
-from sanbai.cli.stores import open_store, resolve_model
+from sanbai.cli.stores import check_name, open_store, register, resolve_model
 from sanbai.evaluation.models import report_with_verdict
-from sanbai.feedback.registry import current_round, find_round, list_models, list_rounds, served
+from sanbai.feedback.registry import ModelKind, current_round, find_round, list_models, list_rounds, served
 from sanbai.feedback.store import Store
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.device import apply_compute
@@ -44,15 +44,40 @@ SHOWN = ("evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_t
 LATER = frozenset({"compute", "label", "reward", "ppo", "evaluate", "gate"})
 
 
-def run_recipe(job: Job, recipe: Recipe, serve: ServeRecipe, data: Path, *, start: str = "") -> dict[str, Any]:
-    """Run every stage of a recipe, or those after pretraining from the model named as its start; return its record."""
+#: The models of a run on files that can be served, and what they are.
+FILES_MODELS: dict[str, ModelKind] = {"supervised": "supervised", "ppo": "policy", "ppo_without_ptx": "policy"}
+
+
+def run_recipe(
+    job: Job, recipe: Recipe, serve: ServeRecipe, data: Path, *, start: str = "", name: str = ""
+) -> dict[str, Any]:
+    """Run every stage of a recipe and return its record.
+
+    Args:
+        job: workspace, progress, stop signal.
+        recipe: all stages.
+        serve: settings of the loopback server that simulated labelers answer through.
+        data: the folder that a recipe on files reads.
+        start: the model that stands in the place of a pretrained one, by name.
+        name: of a run on files: its models are registered as NAME-supervised, NAME-ppo, NAME-ppo_without_ptx.
+
+    Raises:
+        UsageError: a name for a recipe on the tiny world, whose round names its models itself; or one that is taken.
+    """
+    check_name(name)
     material = open_material(recipe, data)
-    begin = resolve_model(open_store(job.workspace), job.workspace, start) if start else None
+    store = open_store(job.workspace)
+    begin = resolve_model(store, job.workspace, start) if start else None
     if isinstance(material, FilesMaterial):
         from sanbai.rounds.practice import run_files
 
         apply_compute(recipe.compute)
-        return run_files(job, recipe, data, start=begin)
+        record = run_files(job, recipe, data, start=begin)
+        for role, kind in FILES_MODELS.items() if name else ():
+            register(store, f"{name}-{role}", kind, job.workspace.load(record["artifacts"][role]), parent=start)
+        return record
+    if name:
+        raise UsageError(f"--name {name}: a round names its models itself; leave it out")
     return run_round(job, recipe, serve, num_asked=recipe.label.num_labelers, number=1, start=begin)
 
 

@@ -28,10 +28,11 @@ def command() -> None:
 @data_option
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
 @start_option
+@click.option("--name", default="", help="On files: register the models as NAME-supervised, NAME-ppo, ...")
 @workspace_options
 @json_option
 def start(
-    recipe: str, data: Path, seed: int | None, start: str, workspace: Path, database: str, *, as_json: bool
+    recipe: str, data: Path, seed: int | None, start: str, name: str, workspace: Path, database: str, *, as_json: bool
 ) -> None:
     """Run every stage of RECIPE, from documents to the report; give it again to continue a stopped run."""
     from sanbai.cli.pipelines import run_recipe
@@ -39,7 +40,7 @@ def start(
 
     resolved, serve = read_recipe(find_recipe(recipe), seed=seed)
     with open_job(open_workspace(workspace, database)) as job:
-        record = run_recipe(job, resolved, serve, data, start=start)
+        record = run_recipe(job, resolved, serve, data, start=start, name=name)
     _show(record)
     if as_json:
         print_record(record)

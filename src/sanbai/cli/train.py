@@ -44,7 +44,7 @@ def command(
     from sanbai.foundation.device import apply_compute
     from sanbai.foundation.errors import RecipeError
     from sanbai.rounds.material import open_material
-    from sanbai.rounds.pipeline import Pipeline
+    from sanbai.rounds.pipeline import Pipeline, check_start
     from sanbai.training.classify import classify_misfit
 
     if start and stage == "pretrain":
@@ -56,6 +56,8 @@ def command(
     store = open_store(space)
     check_name(name)
     begin = resolve_model(store, space, start) if start else None
+    if begin is not None and stage == "supervise":
+        check_start(begin, resolved, practises=False)
     apply_compute(resolved.compute)
     with open_job(space) as job:
         pipeline = Pipeline(job, resolved, open_material(resolved, data), begin)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import safetensors
-import safetensors.torch
 from tensorboardX.writer import SummaryWriter
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from sanbai.foundation.files import explain_disk_errors, read_json, read_jsonl, 
 from sanbai.foundation.lock import is_held
 from sanbai.foundation.progress import TaskProgress
 from sanbai.foundation.stop import StopSignal
+from sanbai.foundation.tensor_file import save_tensors
 
 NUM_CHECKPOINTS_KEPT = 2
 LOCK = "lock"
@@ -61,12 +61,11 @@ class Run:
 
         Args:
             step: steps done so far.
-            tensors: weights, optimizer state, random states; copied to the CPU.
+            tensors: weights, optimizer state, random states.
             state: counters and cursors, JSON values.
         """
-        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        content = safetensors.torch.save(copies, metadata={"state": json.dumps(dict(state))})
-        write_atomic(self.checkpoints / f"step-{step:08d}.safetensors", content)
+        path = self.checkpoints / f"step-{step:08d}.safetensors"
+        save_tensors(path, tensors, metadata={"state": json.dumps(dict(state))})
         for old in sorted(self.checkpoints.glob("step-*.safetensors"))[:-NUM_CHECKPOINTS_KEPT]:
             old.unlink()
         self.event("checkpoint", step=step)

@@ -6,6 +6,9 @@ grows with the number of rows.
 
 How it is reproducible: each row's uniform numbers come from that row's seed alone, drawn before the first step.
 
+An encoder-decoder reads its prompts with the encoder, once, and its decoder writes: the cache keeps the keys and values
+of what was read beside those of what is written.
+
 Shapes: B rows still running, N all rows of a batch, T positions, M new tokens at most, V vocabulary.
 """
 
@@ -14,7 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,13 +29,19 @@ from sanbai.foundation.seeds import torch_generator
 from sanbai.generation.batch import pad_left
 from sanbai.generation.sampling import Sampling, sample_tokens
 from sanbai.model.cache import KeyValueCache
+from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel
+from sanbai.model.transformer import Inputs
+from sanbai.text.tokenizer import Tokenizer
 
 COMPACT_BELOW = 0.8
 """Ended rows leave the batch when fewer than this share of it still runs; copying the cache costs about a step."""
 
 FinishReason = Literal["stop", "length"]
 Precision = Literal["stored", "bfloat16"]
+Writer: TypeAlias = LanguageModel | EncoderDecoder
+"""What writes: on from its prompt, or an answer to it."""
+AnyWriter = TypeVar("AnyWriter", bound=LanguageModel | EncoderDecoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ class Completion:
 
 
 def generate(
-    model: LanguageModel,
+    model: Writer,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
@@ -67,7 +76,7 @@ def generate(
 
     Args:
         model: left as it is.
-        prompts: token ids, at least one each, shorter than the model's context.
+        prompts: token ids, at least one each, shorter than the model's context; what the encoder reads, if it has one.
         sampling: the rule for all rows.
         seeds: one a prompt.
         stop_ids: tokens that end an answer.
@@ -106,26 +115,42 @@ def decoding_precision(compute: Compute) -> Precision:
     return "bfloat16" if compute.precision == "bfloat16" else "stored"
 
 
-def cast_for_decoding(model: LanguageModel, precision: Precision) -> LanguageModel:
+def cast_for_decoding(model: AnyWriter, precision: Precision) -> AnyWriter:
     """Return the model itself, or a copy of it in bfloat16."""
     if precision == "stored":
         return model
-    return copy.deepcopy(model).to(torch.bfloat16)
+    copied = copy.deepcopy(model)
+    copied.to(torch.bfloat16)
+    return copied
 
 
-def check_prompts(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
-    """Refuse a prompt that leaves no room for an answer.
+def check_prompts(model: Writer, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse a prompt that leaves no room for an answer, or that an encoder cannot read whole.
 
     Raises:
         ModelError: one line naming the first such prompt.
     """
     limit = model.config.max_positions
     for index, prompt in enumerate(prompts):
-        if len(prompt) >= limit:
+        if isinstance(model, EncoderDecoder):
+            if model.config.bounded and len(prompt) > limit:
+                raise ModelError(f"prompt {index} has {len(prompt)} tokens and the encoder reads {limit}; shorten it")
+        elif len(prompt) >= limit:
             raise ModelError(
                 f"prompt {index} has {len(prompt)} tokens and the model's context {limit}; "
                 "no room is left for an answer, so shorten it"
             )
+
+
+def encode_text(tokenizer: Tokenizer, text: str, model: Writer) -> list[int]:
+    """Return a text as a prompt: to be continued, behind the mark of a beginning; to be read, before that of an end."""
+    mark, ids = tokenizer.reserved.end_of_text, tokenizer.encode(text)
+    return [*ids, mark] if isinstance(model, EncoderDecoder) else [mark, *ids]
+
+
+def _decoder(model: Writer) -> LanguageModel:
+    """Return what writes the tokens."""
+    return model.decoder if isinstance(model, EncoderDecoder) else model
 
 
 def draw_uniforms(seeds: Sequence[int], count: int) -> Tensor:
@@ -133,16 +158,27 @@ def draw_uniforms(seeds: Sequence[int], count: int) -> Tensor:
     return torch.stack([torch.rand(count, generator=torch_generator(seed, "sample")) for seed in seeds])
 
 
+def _room(model: Writer, prompt: Sequence[int], new_tokens: int) -> int:
+    """Return how many tokens an answer may have: those asked for, or what the model's context leaves."""
+    if isinstance(model, LanguageModel):
+        return min(new_tokens, model.config.max_positions - len(prompt))
+    return min(new_tokens, model.config.max_positions) if model.config.bounded else new_tokens
+
+
 @torch.inference_mode()
-def prefill(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], new_tokens: int
-) -> tuple[Tensor, KeyValueCache, Tensor]:
+def prefill(model: Writer, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[Tensor, KeyValueCache, Tensor]:
     """Read each different prompt once; return for each row the next token's logits and position, and the cache."""
     distinct: dict[tuple[int, ...], int] = {}
     row_of = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
     batch = pad_left(list(distinct))
-    reference = model.head_weight
+    decoder = _decoder(model)
+    reference = decoder.head_weight
     tokens_BT, segments_BT = batch.tokens_BT.to(reference.device), batch.segments_BT.to(reference.device)
+    inputs: Inputs = {"segments_BT": segments_BT}
+    if isinstance(model, EncoderDecoder):
+        inputs = {"memory_BMD": model.encode(tokens_BT, segments_BT), "memory_segments_BM": segments_BT}
+        tokens_BT = torch.full_like(tokens_BT[:, :1], model.config.start_token)
+        segments_BT = torch.ones_like(tokens_BT)
     cache = KeyValueCache(
         model.config,
         num_rows=len(distinct),
@@ -150,8 +186,8 @@ def prefill(
         dtype=reference.dtype,
         device=reference.device,
     )
-    hidden_BTD = model.trunk(tokens_BT, segments_BT=segments_BT, cache=cache)
-    logits_BV = model.logits(hidden_BTD[:, -1])
+    hidden_BTD = decoder.trunk(tokens_BT, cache=cache, **inputs)
+    logits_BV = decoder.logits(hidden_BTD[:, -1])
     position_B = segments_BT.sum(dim=1)
     if len(distinct) < len(prompts):
         rows = torch.tensor(row_of, device=reference.device)
@@ -162,24 +198,23 @@ def prefill(
 
 @torch.inference_mode()
 def _generate_batch(
-    model: LanguageModel,
+    model: Writer,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     seeds: Sequence[int],
     stop_ids: Collection[int],
 ) -> list[Completion]:
-    device = model.head_weight.device
+    decoder = _decoder(model)
+    device, exact = decoder.head_weight.device, torch.promote_types(decoder.head_weight.dtype, torch.float32)
     num_rows = len(prompts)
-    room = [model.config.max_positions - len(prompt) for prompt in prompts]
-    limit_N = torch.tensor([min(sampling.max_new_tokens, space) for space in room], device=device)
+    limit_N = torch.tensor([_room(model, prompt, sampling.max_new_tokens) for prompt in prompts], device=device)
     steps = int(limit_N.max())
     uniform_NM = draw_uniforms(seeds, steps).to(device)
     is_stop_V = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)
     is_stop_V[sorted(stop_ids)] = True
 
     token_NM = torch.zeros((num_rows, steps), dtype=torch.int64, device=device)
-    logprob_NM = torch.zeros((num_rows, steps), dtype=torch.promote_types(model.head_weight.dtype, torch.float32))
-    logprob_NM = logprob_NM.to(device)
+    logprob_NM = torch.zeros((num_rows, steps), dtype=exact, device=device)
     sampled_logprob_NM = torch.zeros_like(logprob_NM)
     length_N = torch.zeros(num_rows, dtype=torch.int64, device=device)
 
@@ -203,7 +238,7 @@ def _generate_batch(
             cache.select(kept)
         # A row that has ended but not left yet runs on unheeded; its position must stay one that exists.
         at_BT = position_B.clamp(max=model.config.max_positions - 1).unsqueeze(-1)
-        logits_BV = model(token_B.unsqueeze(-1), positions_BT=at_BT, cache=cache)[:, -1]
+        logits_BV = decoder(token_B.unsqueeze(-1), positions_BT=at_BT, cache=cache)[:, -1]
         position_B = position_B + 1
 
     stopped_N = is_stop_V[token_NM.gather(1, length_N.unsqueeze(-1) - 1).squeeze(-1)].tolist()

@@ -49,7 +49,7 @@ class Size:
     vocab_size: int = 1200
     width: int = 160
     num_layers: int = 3
-    num_steps: int = 2500
+    num_steps: int = 1500
     batch_rows: int = 16
     num_texts: int = 400
     """Texts, clozes or prompts that are measured."""

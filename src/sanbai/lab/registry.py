@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sanbai.lab.adapters import ADAPTERS_PHENOMENON
 from sanbai.lab.clozes import CLOZES
 from sanbai.lab.instruction_tuning import INSTRUCTION_TUNING
 from sanbai.lab.next_sentence import NEXT_SENTENCE
@@ -9,5 +10,6 @@ from sanbai.lab.transfer import TRANSFER
 from sanbai.lab.trials import Phenomenon
 
 PHENOMENA: dict[str, Phenomenon] = {
-    phenomenon.name: phenomenon for phenomenon in (CLOZES, NEXT_SENTENCE, TRANSFER, INSTRUCTION_TUNING)
+    phenomenon.name: phenomenon
+    for phenomenon in (CLOZES, NEXT_SENTENCE, TRANSFER, INSTRUCTION_TUNING, ADAPTERS_PHENOMENON)
 }

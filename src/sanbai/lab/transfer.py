@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from sanbai.data.labeled import LabeledText
+from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.seeds import python_random, torch_generator
 from sanbai.lab.bench import Bench, shape
 from sanbai.lab.trials import Phenomenon
@@ -24,15 +25,21 @@ HELDOUT_SHARE = 0.4
 SENTENCES = ("This is about {word}.", "I like {word}.", "{name} thinks of {word}.", "What of {word}?", "Here: {word}.")
 
 
-def labeled_words(names: tuple[str, ...], num: int, seed: int, *, heldout: bool) -> list[LabeledText]:
-    """Return sentences with a word each, labelled with its group; held-out words are never among the others."""
-    generator = python_random(seed, "words", "heldout" if heldout else "train")
+def split_words(seed: int, *, heldout: bool) -> dict[str, list[str]]:
+    """Return the words of each group that are measured, or those that are labelled."""
     sides: dict[str, list[str]] = {}
     for group, words in GROUPS.items():
         shuffled = sorted(words)
         python_random(seed, "split", group).shuffle(shuffled)
         cut = round(HELDOUT_SHARE * len(shuffled))
         sides[group] = shuffled[:cut] if heldout else shuffled[cut:]
+    return sides
+
+
+def labeled_words(names: tuple[str, ...], num: int, seed: int, *, heldout: bool) -> list[LabeledText]:
+    """Return sentences with a word each, labelled with its group; held-out words are never among the others."""
+    generator = python_random(seed, "words", "heldout" if heldout else "train")
+    sides = split_words(seed, heldout=heldout)
     texts = []
     for number in range(num):
         group = generator.choice(list(sides))
@@ -48,12 +55,17 @@ def given_round(texts: list[LabeledText], seed: int) -> list[LabeledText]:
     return [LabeledText(text.id, text.text, label) for text, label in zip(texts, labels, strict=True)]
 
 
-def measure(bench: Bench) -> dict[str, float]:
-    """Train the classifiers and return their accuracies."""
+def pretrained_on_text(bench: Bench) -> tuple[Bench, Artifact]:
+    """Return the bench of a world without exercises, and GPT-1's kind of model pretrained on its text."""
     without_exercises = bench.world.model_copy(update={"exercise_share": 0.0})
     bench = Bench(bench.job, bench.seed, bench.size, bench.compute, without_exercises)
+    return bench, bench.pretrained(shape(bench.size, norm_place="after"))
+
+
+def measure(bench: Bench) -> dict[str, float]:
+    """Train the classifiers and return their accuracies."""
+    bench, base = pretrained_on_text(bench)
     config = shape(bench.size, norm_place="after")
-    base = bench.pretrained(config)
     fresh_config = config.with_vocabulary(bench.tokenizer.vocab_size)
     fresh = LanguageModel(fresh_config, torch_generator(bench.seed, "lab", "fresh"))
     pretrained: Any = bench.open(base)

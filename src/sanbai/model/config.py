@@ -113,6 +113,9 @@ class ModelConfig(RecipeSection):
     """Whether the language-model head is the token embedding itself."""
     scaled_head: bool = False
     """Whether hidden vectors are divided by the root of `width` before the head, as in T5 where the head is tied."""
+    start_token: int = Field(default=0, ge=0, le=10_000_000)
+    """The id that a decoder behind an encoder is given before it has written anything: in T5 that of padding, in
+    tokenizers trained here the mark between documents. Of no effect without an encoder."""
 
     @model_validator(mode="after")
     def _check_fit(self) -> Self:
@@ -134,6 +137,11 @@ class ModelConfig(RecipeSection):
     def embedding_size(self) -> int:
         """Numbers of an embedding."""
         return self.width if self.embedding_width == "width" else self.embedding_width
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a text can be too long: positions that are relative, or none, have no last one."""
+        return self.positions not in {"relative", "none"}
 
     @property
     def num_distinct(self) -> int:

@@ -17,6 +17,7 @@ from sanbai.foundation.artifacts import MANIFEST, Artifact
 from sanbai.foundation.errors import ArtifactError, ModelError, UsageError
 from sanbai.foundation.files import explain_disk_errors, sha256_file
 from sanbai.foundation.stage import Job, Stage, run_stage
+from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import StoredModel
 from sanbai.model.stored_tensors import WEIGHTS_INDEX
 from sanbai.text import companions
@@ -87,6 +88,8 @@ def _look_at_tokenizer(folder: Path, stored: StoredModel) -> dict[str, str]:
             f"{folder}: its tokenizer has {tokenizer.vocab_size} ids, its embedding {stored.model.config.vocab_size} "
             "rows; it is another model's tokenizer"
         )
+    if not isinstance(stored.model, LanguageModel):
+        return {"tokenizer": "own", "chat": f"none: {stored.kind} knows no conversation"}
     return {"tokenizer": "own", "chat": "own" if tokenizer.knows_turns else "turns between end-of-text tokens"}
 
 

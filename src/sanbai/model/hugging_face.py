@@ -18,11 +18,11 @@ from typing import Any, TypeAlias
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from sanbai.foundation.errors import DataError, ModelError
-from sanbai.foundation.files import read_json, write_atomic, write_json_atomic
+from sanbai.foundation.files import read_json, write_json_atomic
+from sanbai.foundation.tensor_file import save_tensors
 from sanbai.model.config import ModelConfig
 from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel, ScalarModel
@@ -73,6 +73,8 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 def save_model(model: Model, folder: Path, tokenizer: Tokenizer | None = None) -> None:
     """Write a model into a folder that exists, with its tokenizer's files if one is given.
 
+    Memory: beside the model, one tensor at a time.
+
     Raises:
         ModelError: the configuration is of no stock architecture, or the model has an adapter.
         ResourceError: no space or no permission.
@@ -86,7 +88,7 @@ def save_model(model: Model, folder: Path, tokenizer: Tokenizer | None = None) -
     for name, stored in table.items():
         tensors.update(stored.take_apart(model.get_parameter(name).detach()))
     settings = _describe(model, layout, head, tokenizer)
-    write_atomic(folder / WEIGHTS, to_safetensors(tensors, metadata={"format": "pt"}))
+    save_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     if isinstance(model, LanguageModel | EncoderDecoder):
         keys = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
         special = {key: settings[key] for key in keys if key in settings}
@@ -210,6 +212,14 @@ def load_language_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> 
     model = load_model(folder, dtype=dtype)
     if not isinstance(model, LanguageModel):
         raise ModelError(f"{folder}: {_NAMES[type(model)]}, wanted a language model")
+    return model
+
+
+def load_writer(folder: Path, *, dtype: torch.dtype = torch.float32) -> LanguageModel | EncoderDecoder:
+    """Return `load_model`, refusing what writes no text."""
+    model = load_model(folder, dtype=dtype)
+    if not isinstance(model, LanguageModel | EncoderDecoder):
+        raise ModelError(f"{folder}: {_NAMES[type(model)]}, wanted a language model or an encoder-decoder")
     return model
 
 

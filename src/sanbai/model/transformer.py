@@ -207,8 +207,7 @@ class Transformer(nn.Module):
     def _check_inputs(self, tokens_BT: Tensor, inputs: Inputs) -> None:
         cache, num_new = inputs.get("cache"), tokens_BT.shape[1]
         # A cached batch is padded to a common length, so only its capacity can be checked without looking at the rows.
-        bounded = self.config.positions not in {"relative", "none"}
-        if bounded and cache is None and num_new > self.config.max_positions:
+        if self.config.bounded and cache is None and num_new > self.config.max_positions:
             raise ModelError(f"{num_new} positions given to a model of {self.config.max_positions}; shorten the input")
         if cache is not None and "full" in self.config.masks:
             raise ModelError("a cache was given to a model whose positions look ahead; give it the whole text at once")

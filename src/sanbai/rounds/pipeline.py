@@ -24,7 +24,7 @@ from sanbai.evaluation.models import STEPS_A_MODEL, Context, HeldOut, evaluate_m
 from sanbai.evaluation.reward_accuracy import labeler_agreement, reward_accuracy, reward_model_entry, strict_pairs
 from sanbai.evaluation.village_choices import village_choice_tasks
 from sanbai.foundation.artifacts import Artifact
-from sanbai.foundation.errors import UsageError
+from sanbai.foundation.errors import ModelError, UsageError
 from sanbai.foundation.files import canonical_json, read_jsonl
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.run import read_metrics
@@ -142,13 +142,7 @@ class Pipeline:
         return self._run("demonstrations", "demonstrations", "world", self._source_sections(), {}, 1, build, inputs)
 
     def supervised(self, base: Artifact, shards: Artifact, demonstrations: Artifact) -> Artifact:
-        """Fine-tune the base model on the demonstrations.
-
-        Raises:
-            UsageError: the recipe's rows are longer than the context of a model to start from.
-        """
-        if self.start is not None:
-            check_context(self.start, self.recipe.supervise.row_length)
+        """Fine-tune the base model on the demonstrations."""
         tokenizer = load_tokenizer(base)
         items = encode_demonstrations(
             tokenizer, read_demonstrations(demonstrations), row_length=self.recipe.supervise.row_length
@@ -486,17 +480,36 @@ class Pipeline:
         )
 
 
-def check_context(start: Artifact, row_length: int) -> None:
-    """Refuse rows that a model to start from cannot read, before anything is computed.
+def check_start(start: Artifact, recipe: Recipe, *, practises: bool) -> None:
+    """Refuse a model that an assistant cannot be made from, and rows that it cannot read, before anything is computed.
+
+    Args:
+        start: the model.
+        recipe: what it is trained by.
+        practises: whether a reward model and practice follow.
 
     Raises:
-        UsageError: they are too long.
+        ModelError: it is no language model.
+        ArtifactError: it has no tokenizer.
+        UsageError: rows are too long.
     """
-    config = StoredModel.open(start.path).model.config
-    if config.positions not in {"relative", "none"} and row_length > config.max_positions:
-        raise UsageError(
-            f"supervise.row_length {row_length} is above the {config.max_positions} positions of {start.name}; lower it"
-        )
+    stored = StoredModel.open(start.path)
+    if not isinstance(stored.model, LanguageModel):
+        raise ModelError(f"{start.name}: {stored.kind}, wanted a language model to make an assistant from")
+    load_tokenizer(start)
+    config = stored.model.config
+    if not config.bounded:
+        return
+    lengths = {"supervise.row_length": recipe.supervise.row_length}
+    if practises and recipe.material == "files":
+        answered = recipe.reward.max_prompt_tokens + recipe.reward.max_response_tokens + 1
+        lengths |= {
+            "reward.max_prompt_tokens, reward.max_response_tokens and the end mark together:": answered,
+            "ppo.ptx_row_length": recipe.ppo.ptx_row_length,
+        }
+    for name, length in lengths.items():
+        if length > config.max_positions:
+            raise UsageError(f"{name} {length} is above the {config.max_positions} positions of {start.name}; lower it")
 
 
 def knows_turns(artifact: Artifact) -> bool:

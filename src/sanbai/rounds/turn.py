@@ -35,7 +35,7 @@ from sanbai.foundation.files import read_json
 from sanbai.foundation.workspace import Workspace
 from sanbai.rounds.gate import Verdict, decide
 from sanbai.rounds.panel import Panel, RankingsByUse, split_rankings
-from sanbai.rounds.pipeline import Pipeline
+from sanbai.rounds.pipeline import Pipeline, check_start
 from sanbai.rounds.snapshot import freeze_snapshot, read_snapshot_rankings
 from sanbai.rounds.tasks import Task, read_tasks
 
@@ -91,13 +91,17 @@ def make_ancestry(pipeline: Pipeline) -> Ancestry:
     """Run the stages from documents to the supervised model.
 
     Raises:
-        UsageError: the recipe's adapter leaves no whole model for the stages that follow.
+        UsageError: the recipe's adapter leaves no whole model for the stages that follow, or its rows are too long for
+            the model to start from.
+        ModelError: the model to start from is no language model.
     """
     if (method := pipeline.recipe.adapter.method) not in {"none", "lora"}:
         raise UsageError(
             f"adapter.method {method} cannot be merged into a model, which the later stages need; "
             "choose lora, or run `sanbai train supervise` alone"
         )
+    if pipeline.start is not None:
+        check_start(pipeline.start, pipeline.recipe, practises=True)
     corpus = pipeline.corpus()
     tokenizer = pipeline.tokenizer(corpus)
     shards = pipeline.shards(corpus, tokenizer)

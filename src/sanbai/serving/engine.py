@@ -22,6 +22,7 @@ from sanbai.foundation.errors import ModelError, SanbaiError
 from sanbai.foundation.workspace import Workspace
 from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
 from sanbai.generation.request import NewToken, Request
+from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import StoredModel, load_language_model
 from sanbai.model.paged import check_pageable
@@ -399,6 +400,11 @@ def check_servable(workspace: Workspace, registered: RegisteredModel) -> None:
     """
     artifact = workspace.load(registered.artifact)
     stored = StoredModel.open(artifact.path)
+    if isinstance(stored.model, EncoderDecoder):
+        raise ModelError(
+            f"{registered.name}: an encoder-decoder, which knows no conversation; wanted a language model; "
+            f"`sanbai generate TEXT --model {registered.name}` lets it write"
+        )
     if not isinstance(stored.model, LanguageModel):
         raise ModelError(f"{registered.name}: {stored.kind}; wanted a language model")
     check_pageable(stored.model.config)

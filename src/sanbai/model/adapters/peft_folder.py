@@ -14,11 +14,11 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from sanbai.foundation.errors import DataError, ModelError
-from sanbai.foundation.files import read_json, write_atomic, write_json_atomic
+from sanbai.foundation.files import read_json, write_json_atomic
+from sanbai.foundation.tensor_file import save_tensors
 from sanbai.model.adapters.adapter import (
     Adapted,
     adaptable,
@@ -109,8 +109,7 @@ def save_adapter(adapted: Adapted, folder: Path, *, base: str | None = None) -> 
         }
         if isinstance(prompt, EncodedTokens):
             settings |= {"encoder_reparameterization_type": "MLP", "encoder_hidden_size": recipe.encoder_width}
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomic(folder / WEIGHTS, to_safetensors(stored, metadata={"format": "pt"}))
+    save_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     write_json_atomic(folder / SETTINGS, settings)
 
 

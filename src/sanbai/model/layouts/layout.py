@@ -80,9 +80,9 @@ class Stored:
     transposed: bool
 
     def take_apart(self, tensor: Tensor) -> dict[str, Tensor]:
-        """Return the pieces by name."""
+        """Return the pieces by name, uncopied."""
         turned = [piece.t() if self.transposed else piece for piece in self._pieces(tensor)]
-        return {name: piece.contiguous() for name, piece in zip(self.names, turned, strict=True)}
+        return dict(zip(self.names, turned, strict=True))
 
     def shapes(self, parameter: Tensor) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Yield each piece's name and the shape that it must have in the file, for a parameter on any device."""
@@ -183,9 +183,11 @@ def effective_fields(config: ModelConfig) -> dict[str, Any]:
     fields = config.model_dump(exclude={"initial_std", "distinct_layers", "embedding_width"})
     fields["num_distinct"], fields["embedding_size"] = config.num_distinct, config.embedding_size
     fields["masks"] = tuple(config.mask_of(layer) for layer in range(config.num_layers))
+    without_effect: list[str] = []
     if config.encoder_layers:
         fields["encoder"] = effective_fields(config.encoder())
-    without_effect: list[str] = []
+    else:
+        without_effect += ["start_token"]
     if "banded" not in fields["masks"]:
         without_effect += ["band_width"]
     if config.positions != "rotary":

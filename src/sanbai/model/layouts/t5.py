@@ -18,6 +18,8 @@ from sanbai.model.layouts.layout import Head, Layout, Names, Settings, choose, r
 
 _PLAIN = {"relu": "relu", "gelu": "gelu", "gelu_new": "gelu_tanh", "relu2": "squared_relu"}
 _GATED = {"gated-gelu": "geglu_tanh", "gated-silu": "swiglu"}
+_START_KEYS = ("decoder_start_token_id", "pad_token_id")
+"""What says which token a decoder starts from; the first that is set."""
 
 _SELF: Names = {
     "attention_norm": "layer.0.layer_norm",
@@ -87,6 +89,7 @@ def read_stacks(settings: Settings) -> dict[str, Any]:
         "relative_distance": settings.get("relative_attention_max_distance", 128),
         "tied_embeddings": tied,
         "scaled_head": settings.get("scale_decoder_outputs", tied),
+        "start_token": next(id_ for id_ in (*map(settings.get, _START_KEYS), 0) if id_ is not None),
     }
 
 
@@ -105,7 +108,7 @@ def write_stacks(config: ModelConfig) -> dict[str, Any]:
         "scale_decoder_outputs": config.scaled_head,
         "dropout_rate": 0.0,
         "is_encoder_decoder": True,
-        "decoder_start_token_id": 0,
+        "decoder_start_token_id": config.start_token,
     }
 
 
