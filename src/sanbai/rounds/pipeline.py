@@ -19,7 +19,7 @@ from sanbai.data.records import write_records
 from sanbai.data.shards import ShardReader, build_shards
 from sanbai.data.vocabulary import NUM_TOKENIZER_STEPS, build_tokenizer, load_tokenizer
 from sanbai.evaluation.answers import Contestant, chat_contestant, transcript_contestant
-from sanbai.evaluation.language import HeldOutDocument, bits_per_byte
+from sanbai.evaluation.language import bits_per_byte, heldout_documents
 from sanbai.evaluation.models import STEPS_A_MODEL, Context, HeldOut, evaluate_models
 from sanbai.evaluation.reward_accuracy import labeler_agreement, reward_accuracy, reward_model_entry, strict_pairs
 from sanbai.evaluation.village_choices import village_choice_tasks
@@ -521,15 +521,6 @@ def _short_demonstrations(artifact: Artifact, tokenizer: Tokenizer, *, max_token
     answered = (each for each in read_demonstrations(artifact) if each.messages[-1]["role"] == "assistant")
     short = (each for each in answered if len(tokenizer.encode(each.messages[-1]["content"])) <= max_tokens)
     return list(islice(short, NUM_CALIBRATION_DEMONSTRATIONS))
-
-
-def heldout_documents(shards: Artifact, num: int) -> list[HeldOutDocument]:
-    """Return the first documents of the validation split, the marks before and after them taken off."""
-    reader = ShardReader(shards, "validation")
-    return [
-        HeldOutDocument(tokens=reader.tokens(index)[1:-1].tolist(), num_bytes=int(reader.num_bytes[index]))
-        for index in range(min(num, len(reader)))
-    ]
 
 
 def _digest(rankings: Sequence[Ranking]) -> str:
