@@ -2,9 +2,9 @@
 
 The paper's ladder (table 6, by the share of the teacher's gain over a dense model that a student keeps): the teacher's
 probabilities alone 3 %, then starting from the teacher's weights that are no experts' 20 %, then 0.75 of the loss from
-the text 29 %; and less with more experts compressed away (table 7). Here students of 4 and of 16 experts learn for
-as long as the dense model did, on the same text. Control: the teacher's weights as a start and the text alone, which in the
-paper keeps nothing; where teachers are young, the steps that they had already count.
+the text 29 %; and less with more experts compressed away (table 7). Here students of 4 and of 16 experts learn for as
+long as the dense model did, on the same text. Control: the teacher's weights as a start and the text alone, which keeps
+nothing in the paper; where teachers are young, the steps that they had already count.
 
 The gain is in held-out bits per byte: kept = (dense - student) / (dense - teacher).
 """

@@ -38,6 +38,7 @@ from sanbai.rounds.tasks import LabelRecipe, num_task_steps, sample_tasks
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.classify import check_classes, classify, num_classify_steps
+from sanbai.training.distill import distill
 from sanbai.training.objective import NUM_WATCHED_ROWS, Pretrained, measure, objective_markers, open_batches
 from sanbai.training.ppo import train_ppo
 from sanbai.training.pretrain import pretrain
@@ -171,6 +172,31 @@ class Pipeline:
         parents = {"base": base, "shards": shards, "demonstrations": demonstrations}
         num_steps = num_supervise_steps(self.recipe.supervise, items)
         return self._run("model", "supervise", "training", sections, parents, num_steps, build)
+
+    def student(self, teacher: Artifact, shards: Artifact) -> Artifact:
+        """Distil a model with experts into a dense one.
+
+        Raises:
+            UsageError: the recipe's rows are longer than the context of a model to start from.
+        """
+        recipe = self.recipe.distill
+        if self.start is not None:
+            check_context(self.start, recipe.row_length)
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return distill(
+                stage,
+                recipe,
+                self.recipe.compute,
+                teacher=load_language_model(teacher.path),
+                tokenizer=load_tokenizer(teacher),
+                items=ShardReader(shards, "train"),
+                evaluate=self.watch_language(teacher, shards),
+            )
+
+        parents = {"teacher": teacher, "shards": shards}
+        sections = self._with_compute(distill=recipe)
+        return self._run("model", "distill", "training", sections, parents, recipe.num_steps, build)
 
     def labeled(self) -> Artifact:
         """Collect the texts with classes."""
