@@ -30,7 +30,7 @@ from sanbai.training.distill import (
 )
 from sanbai.training.gradients import differentiate
 from sanbai.training.optimizer import OptimizerRecipe
-from sanbai.training.rows import row_parts
+from sanbai.training.rows import learned_places, row_parts
 
 RECIPE = DistillRecipe(
     num_steps=24,
@@ -86,14 +86,11 @@ def start(
     )
 
 
-def logits_on(model: LanguageModel, items: EncodedItems) -> Tensor:
-    with torch.no_grad():
-        logits: Tensor = model(torch.from_numpy(items.tokens(0))[None])
-    return logits
-
-
 def divergence(teacher: LanguageModel, student: LanguageModel, items: EncodedItems) -> float:
-    said, thought = (logits_on(model, items)[0].log_softmax(-1) for model in (student, teacher))
+    """Mean KL(teacher ‖ student) where the items teach something."""
+    batch = next(PackedBatches(items, row_length=48, batch_rows=4, seed=0, pad_id=1))
+    with torch.no_grad():
+        thought, said = (model.logits(learned_places(model, batch)[0]).log_softmax(-1) for model in (teacher, student))
     return float(torch.nn.functional.kl_div(said, thought, reduction="batchmean", log_target=True))
 
 

@@ -78,5 +78,5 @@ LANGUAGES = Phenomenon(
     control=_names("1 expert"),
     units={f"mean speed-up, {reader}": "times as fast as dense" for reader in _READERS},
     histogram=(SOONER, "times as fast as dense"),
-    size=replace(SPARSE, vocab_size=2400, num_steps=600, num_texts=10),
+    size=replace(SPARSE, vocab_size=2400, num_steps=500, num_texts=10),
 )

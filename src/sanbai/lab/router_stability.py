@@ -43,7 +43,7 @@ ROUTER_STABILITY = Phenomenon(
     measure=measure,
     effect=tuple(name for name in _NAMES if name not in _CONTROL),
     control=_CONTROL,
-    units=dict.fromkeys(_NAMES, "held-out bits per byte after 150 steps"),
-    size=replace(SPARSE, num_steps=150),
+    units=dict.fromkeys(_NAMES, "held-out bits per byte after 120 steps"),
+    size=replace(SPARSE, num_steps=120),
     num_seeds=5,
 )
