@@ -97,11 +97,18 @@ class Bench:
     world: WorldRecipe = field(default_factory=WorldRecipe)
     num_languages: int = 0
     """Invented languages that the documents are written in, each in one; 0 leaves them as the village speaks."""
+    text_seed: int | None = None
+    """Of the text, where several seeds read the same; by default each has its own."""
+
+    @property
+    def village_seed(self) -> int:
+        """The seed of village, text and tokenizer."""
+        return self.seed if self.text_seed is None else self.text_seed
 
     @cached_property
     def village(self) -> Village:
         """The seed's village."""
-        return make_village(self.seed, self.world)
+        return make_village(self.village_seed, self.world)
 
     @cached_property
     def corpus(self) -> Artifact:
@@ -115,9 +122,9 @@ class Bench:
         return self._run("corpus", "corpus", "world", {"world": recipe}, {}, NUM_CORPUS_STEPS, build, inputs)
 
     def _documents(self, recipe: WorldRecipe) -> Iterator[Document]:
-        written = documents(self.village, self.seed, recipe=recipe)
+        written = documents(self.village, self.village_seed, recipe=recipe)
         if self.num_languages:
-            return translated(written, invented_languages(self.num_languages, self.seed))
+            return translated(written, invented_languages(self.num_languages, self.village_seed))
         return (Document(**planted.row) for planted in written)
 
     @cached_property
@@ -309,7 +316,7 @@ class Bench:
             name=name,
             recipe=sections,
             parents=parents,
-            seed=self.seed,
+            seed=self.village_seed if kind in {"corpus", "tokenizer", "shards"} else self.seed,
             floor=floor,
             num_steps=num_steps,
             build=build,
