@@ -145,7 +145,7 @@ def test_a_model_that_diverged_counts_the_bits_of_a_coin(benches: tuple[Bench, B
     config = sparse_shape(SMALL, 0).with_vocabulary(bench.tokenizer.vocab_size)
     model = LanguageModel(config, torch_generator(0, "tests")).eval()
     with torch.no_grad():
-        model.trunk.norm.weight.fill_(math.nan)
+        model.get_parameter("trunk.norm.weight").fill_(math.nan)
     assert bits_by_group(bench, model, {"all": [HeldOutDocument([300, 301], 5)]}) == {"all": 8.0}
 
 

@@ -48,7 +48,7 @@ def inverse_root_rate(step: int, *, peak: float, warmup_steps: int) -> float:
         warmup_steps: 0 counts as 1.
     """
     done, warmup = step + 1, max(1, warmup_steps)
-    return peak * min(done / warmup, (warmup / done) ** 0.5)
+    return peak * min(done / warmup, math.sqrt(warmup / done))
 
 
 def linear_rate(step: int, *, peak: float, num_steps: int, warmup_steps: int) -> float:
