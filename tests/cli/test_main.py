@@ -50,6 +50,7 @@ def test_every_command_has_help(name: str) -> None:
         (("data", "build", "quickstart", "--data", "/"), 2, "reads no files; leave it out"),
         (("tokenizer", "train", "quickstart", "--data", "/"), 2, "reads no files; leave it out"),
         (("train", "pretrain", "quickstart", "--data", "/"), 2, "reads no files; leave it out"),
+        (("train", "distill", "quickstart"), 2, "quickstart: the teacher of [distill] wants experts"),
         (("run", "start", "elsewhere/quickstart"), 2, "elsewhere/quickstart: no such recipe"),
         (("run", "show", "nothing"), 2, "nothing: 0 runs begin so"),
         (("train", "pretrain", "real", "--data", "nowhere"), 1, "nowhere/"),

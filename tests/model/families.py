@@ -23,6 +23,8 @@ _NEO = {**_WIDE, "hidden_size": 48, "num_layers": 4, "num_heads": 4, "max_positi
 _LLAMA = {**_WIDE, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
           "head_dim": 16, "intermediate_size": 80, "max_position_embeddings": 64}  # fmt: skip
 _QWEN2 = {**_LLAMA, "head_dim": 12}
+_QWEN3_MOE = {**_LLAMA, "num_hidden_layers": 4, "num_experts": 4, "num_experts_per_tok": 2, "norm_topk_prob": True,
+              "moe_intermediate_size": 80}  # fmt: skip
 _LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
            "original_max_position_embeddings": 32}  # fmt: skip
 _YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
@@ -80,6 +82,9 @@ FAMILIES = [
     Family("Qwen2, YaRN", "Qwen2ForCausalLM", {**_QWEN2, "rope_parameters": _YARN}, double=1e-6),
     Family("Qwen3", "Qwen3ForCausalLM", _LLAMA, double=1e-6),
     Family("Mixtral", "MixtralForCausalLM", {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}, double=1e-6),
+    Family("Qwen3 MoE", "Qwen3MoeForCausalLM", _QWEN3_MOE, double=1e-6),
+    Family("Qwen3 MoE, Switch's", "Qwen3MoeForCausalLM", {**_QWEN3_MOE, "decoder_sparse_step": 2,
+                                                         "num_experts_per_tok": 1, "norm_topk_prob": False}, 1e-6),
     Family("BERT", "BertForPreTraining", _BERT),
     Family("BERT, masked", "BertForMaskedLM", _BERT),
     Family("BERT, next sentence", "BertForNextSentencePrediction", _BERT),

@@ -38,6 +38,8 @@ def smaller(name: str) -> Recipe:
     values["tokenizer"]["vocab_size"] = 420
     values["model"] |= {"width": 32, "num_heads": 2, "num_kv_heads": 2, "head_width": 16, "feed_forward_width": 128}
     values["pretrain"] |= {"num_steps": 2, "batch_rows": 2}
+    if "distill" in values:
+        values["distill"] |= {"num_steps": 2, "batch_rows": 2}
     for section in ("classify", "supervise"):
         if section in values:
             values[section] |= {"num_epochs": 1.0, "batch_rows": 8}
@@ -69,6 +71,22 @@ def test_a_tiny_recipe_runs_through_its_stages(name: str, job: Job) -> None:
     if "supervise" in sections:
         supervised = pipeline.supervised(base, shards, pipeline.demonstrations())
         assert supervised.metrics["demonstrations"] > 0
+
+
+def test_a_model_with_experts_is_distilled_into_a_dense_one_that_transformers_knows(job: Job) -> None:
+    recipe = smaller("distill-tiny")
+    pipeline = Pipeline(job, recipe, WorldMaterial(recipe))
+    corpus = pipeline.corpus()
+    tokenizer = pipeline.tokenizer(corpus)
+    shards = pipeline.shards(corpus, tokenizer)
+    teacher = pipeline.base(tokenizer, shards)
+    assert load_model(teacher.path).config.sparse_layers == "every_second"
+    student = pipeline.student(teacher, shards)
+    assert student.metrics["bits_per_byte"] > 0
+    assert load_model(student.path).config.sparse_layers == "none"
+    assert json.loads((student.path / "config.json").read_text())["model_type"] == "qwen3"
+    assert student.manifest["parents"] == {"teacher": teacher.name, "shards": shards.name}
+    assert Pipeline(job, recipe, WorldMaterial(recipe)).student(teacher, shards).id == student.id
 
 
 def test_names_classes_and_instructions_are_read_from_own_files(tmp_path: Path) -> None:

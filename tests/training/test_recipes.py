@@ -35,6 +35,7 @@ OTHER_PRETRAIN: dict[str, Any] = {
     "row_length": 32,
     "batch_rows": 1,
     "learning_rate": 1e-3,
+    "schedule": "inverse_root",
     "warmup_steps": 0,
     "evaluate_steps": 1,
     "optimizer": OptimizerRecipe(max_grad_norm=0.01),

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sanbai.training.schedule import cosine_rate, warmup_rate
+from sanbai.training.schedule import cosine_rate, inverse_root_rate, warmup_rate
 
 
 def test_the_cosine_climbs_then_falls_to_a_tenth() -> None:
@@ -16,6 +16,14 @@ def test_the_cosine_climbs_then_falls_to_a_tenth() -> None:
 
 def test_a_run_of_one_step_has_the_full_rate() -> None:
     assert cosine_rate(0, peak=1.0, num_steps=1, warmup_steps=0) == 1.0
+
+
+def test_the_inverse_root_climbs_then_halves_as_the_steps_quadruple() -> None:
+    rates = [inverse_root_rate(step, peak=2.0, warmup_steps=4) for step in range(64)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
+    assert rates[15] == pytest.approx(1.0)
+    assert rates[63] == pytest.approx(0.5)
+    assert inverse_root_rate(0, peak=2.0, warmup_steps=0) == 2.0
 
 
 def test_the_warmup_climbs_from_a_tenth_and_stays() -> None:

@@ -25,11 +25,11 @@ def list_phenomena() -> None:
 
 @command.command()
 @click.argument("name")
-@click.option("--seeds", type=click.IntRange(1, 100), default=3, show_default=True, help="Trials, seeds 1, 2, ...")
+@click.option("--seeds", type=click.IntRange(1, 100), default=None, help="Trials, seeds 1, 2, ...; as a rule 3.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=2, show_default=True, help="Of the CPU.")
 @workspace_options
 @json_option
-def run(name: str, seeds: int, threads: int, workspace: Path, database: str, *, as_json: bool) -> None:
+def run(name: str, seeds: int | None, threads: int, workspace: Path, database: str, *, as_json: bool) -> None:
     """Measure NAME; lab/NAME.json and lab/NAME.svg of the workspace hold the result. A stopped run continues."""
     from sanbai.foundation.device import Compute, apply_compute
     from sanbai.foundation.errors import UnknownNameError
@@ -41,9 +41,10 @@ def run(name: str, seeds: int, threads: int, workspace: Path, database: str, *, 
     compute = Compute(num_threads=threads)
     apply_compute(compute)
     with open_job(open_workspace(workspace, database)) as job:
-        record = run_trials(job, PHENOMENA[name], seeds=range(1, seeds + 1), compute=compute)
+        trials = range(1, seeds + 1) if seeds else None
+        record = run_trials(job, PHENOMENA[name], seeds=trials, compute=compute)
     for figure, mean in record["means"].items():
         values = ", ".join(f"{trial[figure]:.3f}" for trial in record["trials"].values())
-        click.echo(f"{figure:<36} {mean:.3f}  ({values})")
+        click.echo(f"{figure:<48} {mean:.3f} ± {record['spreads'][figure]:.3f}  ({values})")
     if as_json:
         print_record(record)

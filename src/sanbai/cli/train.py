@@ -18,7 +18,7 @@ from sanbai.cli.options import (
 
 
 @click.command(help="Run one training stage of a recipe and what it needs.")
-@click.argument("stage", type=click.Choice(["pretrain", "supervise", "classify"]))
+@click.argument("stage", type=click.Choice(["pretrain", "supervise", "classify", "distill"]))
 @click.argument("recipe")
 @data_option
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
@@ -46,11 +46,14 @@ def command(
     from sanbai.rounds.material import open_material
     from sanbai.rounds.pipeline import Pipeline, check_start
     from sanbai.training.classify import classify_misfit
+    from sanbai.training.distill import distill_misfit
 
     if start and stage == "pretrain":
-        raise click.UsageError("--start is for supervise: pretraining begins from random weights")
+        raise click.UsageError("--start is for later stages: pretraining begins from random weights")
     resolved, _ = read_recipe(find_recipe(recipe), seed=seed)
     if stage == "classify" and (problem := classify_misfit(resolved.classify, resolved.model)):
+        raise RecipeError(f"{recipe}: {problem}")
+    if stage == "distill" and not start and (problem := distill_misfit(resolved.model)):
         raise RecipeError(f"{recipe}: {problem}")
     space = open_workspace(workspace, database)
     store = open_store(space)
@@ -69,8 +72,10 @@ def command(
             model = pipeline.supervised(model, shards, pipeline.demonstrations())
         if stage == "classify":
             model = pipeline.classifier(model, pipeline.labeled())
+        if stage == "distill":
+            model = pipeline.student(model, shards)
     if name:
-        register(store, name, "base" if stage == "pretrain" else "supervised", model, parent=start)
+        register(store, name, "base" if stage in {"pretrain", "distill"} else "supervised", model, parent=start)
     click.echo(f"{model.path} {dict(model.metrics)}")
     if as_json:
         print_record({"artifact": model.name, "metrics": dict(model.metrics)})

@@ -14,7 +14,9 @@ from math import fsum, log
 import numpy as np
 from numpy.typing import NDArray
 
+from sanbai.data.shards import ShardReader
 from sanbai.evaluation.statistics import DRAWS, Estimate, bootstrap_ratio
+from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.errors import DataError
 from sanbai.generation.scoring import score
 from sanbai.model.heads import LanguageModel
@@ -31,6 +33,15 @@ class HeldOutDocument:
 
     tokens: Sequence[int]
     num_bytes: int
+
+
+def heldout_documents(shards: Artifact, num: int) -> list[HeldOutDocument]:
+    """Return the first documents of the validation split, the marks before and after them taken off."""
+    reader = ShardReader(shards, "validation")
+    return [
+        HeldOutDocument(tokens=reader.tokens(index)[1:-1].tolist(), num_bytes=int(reader.num_bytes[index]))
+        for index in range(min(num, len(reader)))
+    ]
 
 
 @dataclass(frozen=True, slots=True)

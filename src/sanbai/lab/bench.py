@@ -6,7 +6,7 @@ models differ in their objective and in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,8 +20,10 @@ from sanbai.data.shards import ShardReader, build_shards
 from sanbai.data.vocabulary import NUM_TOKENIZER_STEPS, build_tokenizer, load_tokenizer
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.device import Compute
+from sanbai.foundation.errors import ArtifactError
 from sanbai.foundation.files import canonical_json
 from sanbai.foundation.recipe import RecipeSection
+from sanbai.foundation.run import read_metrics
 from sanbai.foundation.stage import Job, Stage, run_stage
 from sanbai.model.config import ModelConfig
 from sanbai.model.hugging_face import Model, load_language_model, load_model
@@ -29,13 +31,17 @@ from sanbai.text.recipe import TokenizerRecipe
 from sanbai.text.reserved import READING_MARKERS
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.classify import ClassifyRecipe, classify, num_classify_steps
+from sanbai.training.distill import DistillRecipe, distill
 from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.training.pretrain import PretrainRecipe, pretrain
 from sanbai.training.supervise import SuperviseRecipe, encode_demonstrations, num_supervise_steps, supervise
 from sanbai.world.documents import documents
+from sanbai.world.languages import invented_languages, translated
 from sanbai.world.recipe import WorldRecipe
 from sanbai.world.village import Village, make_village
 
+#: Model in training -> numbers for its curve.
+Evaluate = Callable[[Any], Mapping[str, float]]
 ROW_LENGTH = 128
 #: What BERT's stock layout wants beside the common block; GPT-1's blocks are the same.
 READER: dict[str, Any] = {"norm_place": "after", "embedding_norm": True, "num_token_types": 2}
@@ -89,11 +95,20 @@ class Bench:
     size: Size = FULL
     compute: Compute = field(default_factory=Compute)
     world: WorldRecipe = field(default_factory=WorldRecipe)
+    num_languages: int = 0
+    """Invented languages that the documents are written in, each in one; 0 leaves them as the village speaks."""
+    text_seed: int | None = None
+    """Of the text, where several seeds read the same; by default each has its own."""
+
+    @property
+    def village_seed(self) -> int:
+        """The seed of village, text and tokenizer."""
+        return self.seed if self.text_seed is None else self.text_seed
 
     @cached_property
     def village(self) -> Village:
         """The seed's village."""
-        return make_village(self.seed, self.world)
+        return make_village(self.village_seed, self.world)
 
     @cached_property
     def corpus(self) -> Artifact:
@@ -101,10 +116,16 @@ class Bench:
         recipe = self.world.model_copy(update={"document_bytes": self.size.document_bytes})
 
         def build(stage: Stage) -> Mapping[str, Any]:
-            written = (Document(**planted.row) for planted in documents(self.village, self.seed, recipe=recipe))
-            return build_corpus(stage, written, DataRecipe())
+            return build_corpus(stage, self._documents(recipe), DataRecipe())
 
-        return self._run("corpus", "corpus", "world", {"world": recipe}, {}, NUM_CORPUS_STEPS, build)
+        inputs = {"languages": str(self.num_languages)} if self.num_languages else None
+        return self._run("corpus", "corpus", "world", {"world": recipe}, {}, NUM_CORPUS_STEPS, build, inputs)
+
+    def _documents(self, recipe: WorldRecipe) -> Iterator[Document]:
+        written = documents(self.village, self.village_seed, recipe=recipe)
+        if self.num_languages:
+            return translated(written, invented_languages(self.num_languages, self.village_seed))
+        return (Document(**planted.row) for planted in written)
 
     @cached_property
     def tokenizer_artifact(self) -> Artifact:
@@ -148,8 +169,21 @@ class Bench:
         """Documents that no model learns from."""
         return ShardReader(self.shards, "validation")
 
-    def pretrained(self, config: ModelConfig, **objective: Any) -> Artifact:
-        """Pretrain a model of a shape; `objective` holds fields of `[pretrain]`."""
+    def pretrained(
+        self,
+        config: ModelConfig,
+        *,
+        evaluate: Evaluate | None = None,
+        **objective: Any,
+    ) -> Artifact:
+        """Pretrain a model of a shape.
+
+        Args:
+            config: the shape; the vocabulary is the bench's.
+            evaluate: called with the model every `evaluate_steps` and at the end; see `curve`. It reads `num_texts`
+                held-out texts by the code of `lab/sparse.py`, which the artifact's id knows.
+            **objective: fields of `[pretrain]`.
+        """
         fields: dict[str, Any] = {
             "num_steps": self.size.num_steps,
             "row_length": ROW_LENGTH,
@@ -171,12 +205,44 @@ class Bench:
                 config=config,
                 tokenizer=self.tokenizer,
                 items=ShardReader(self.shards, "train"),
-                evaluate=lambda _: {},
+                evaluate=evaluate or (lambda _: {}),
             )
 
+        inputs = None if evaluate is None else {"evaluated_texts": str(self.size.num_texts)}
         parents = {"tokenizer": self.tokenizer_artifact, "shards": self.shards}
         sections = {"pretrain": recipe, "model": config, "compute": self.compute}
-        return self._run("model", "pretrain", "training", sections, parents, recipe.num_steps, build)
+        return self._run("model", "pretrain", "training", sections, parents, recipe.num_steps, build, inputs)
+
+    def distilled(self, teacher: Artifact, recipe: DistillRecipe, *, evaluate: Evaluate) -> Artifact:
+        """Train the dense student of a model with experts; `evaluate` as of `pretrained`."""
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return distill(
+                stage,
+                recipe,
+                self.compute,
+                teacher=load_language_model(teacher.path),
+                tokenizer=self.tokenizer,
+                items=ShardReader(self.shards, "train"),
+                evaluate=evaluate,
+            )
+
+        parents = {"teacher": teacher, "shards": self.shards}
+        sections = {"distill": recipe, "compute": self.compute}
+        inputs = {"evaluated_texts": str(self.size.num_texts)}
+        return self._run("model", "distill", "training", sections, parents, recipe.num_steps, build, inputs)
+
+    def curve(self, artifact: Artifact, metric: str) -> list[tuple[int, float]]:
+        """Return (step, value) of each time that a model in training was evaluated.
+
+        Raises:
+            ArtifactError: its run's folder is gone.
+        """
+        rows = read_metrics(self.job.workspace.runs / artifact.name)
+        points = [(int(row["step"]), row[metric]) for row in rows if metric in row]
+        if not points:
+            raise ArtifactError(f"{artifact.name}: runs/{artifact.name} holds no {metric}; remove the artifact as well")
+        return points
 
     def classifier(
         self,
@@ -250,10 +316,10 @@ class Bench:
             name=name,
             recipe=sections,
             parents=parents,
-            seed=self.seed,
+            seed=self.village_seed if kind in {"corpus", "tokenizer", "shards"} else self.seed,
             floor=floor,
             num_steps=num_steps,
             build=build,
-            modules=("lab/bench.py",),
+            modules=("lab/bench.py", "lab/sparse.py"),
             inputs=inputs,
         )

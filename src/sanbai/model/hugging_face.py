@@ -60,6 +60,7 @@ LAYOUTS = (
     t5.T5_GATED,
     t5.MT5,
     llama.MIXTRAL,
+    llama.QWEN3_MOE,
     t5.SWITCH,
 )
 """The first that fits a shape is the one it is saved in."""

@@ -19,7 +19,7 @@ from sanbai.data.records import write_records
 from sanbai.data.shards import ShardReader, build_shards
 from sanbai.data.vocabulary import NUM_TOKENIZER_STEPS, build_tokenizer, load_tokenizer
 from sanbai.evaluation.answers import Contestant, chat_contestant, transcript_contestant
-from sanbai.evaluation.language import HeldOutDocument, bits_per_byte
+from sanbai.evaluation.language import bits_per_byte, heldout_documents
 from sanbai.evaluation.models import STEPS_A_MODEL, Context, HeldOut, evaluate_models
 from sanbai.evaluation.reward_accuracy import labeler_agreement, reward_accuracy, reward_model_entry, strict_pairs
 from sanbai.evaluation.village_choices import village_choice_tasks
@@ -38,6 +38,7 @@ from sanbai.rounds.tasks import LabelRecipe, num_task_steps, sample_tasks
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.classify import check_classes, classify, num_classify_steps
+from sanbai.training.distill import distill
 from sanbai.training.objective import NUM_WATCHED_ROWS, Pretrained, measure, objective_markers, open_batches
 from sanbai.training.ppo import train_ppo
 from sanbai.training.pretrain import pretrain
@@ -165,6 +166,31 @@ class Pipeline:
         parents = {"base": base, "shards": shards, "demonstrations": demonstrations}
         num_steps = num_supervise_steps(self.recipe.supervise, items)
         return self._run("model", "supervise", "training", sections, parents, num_steps, build)
+
+    def student(self, teacher: Artifact, shards: Artifact) -> Artifact:
+        """Distil a model with experts into a dense one.
+
+        Raises:
+            UsageError: the recipe's rows are longer than the context of a model to start from.
+        """
+        recipe = self.recipe.distill
+        if self.start is not None:
+            check_context(self.start, recipe.row_length)
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return distill(
+                stage,
+                recipe,
+                self.recipe.compute,
+                teacher=load_language_model(teacher.path),
+                tokenizer=load_tokenizer(teacher),
+                items=ShardReader(shards, "train"),
+                evaluate=self.watch_language(teacher, shards),
+            )
+
+        parents = {"teacher": teacher, "shards": shards}
+        sections = self._with_compute(distill=recipe)
+        return self._run("model", "distill", "training", sections, parents, recipe.num_steps, build)
 
     def labeled(self) -> Artifact:
         """Collect the texts with classes."""
@@ -534,15 +560,6 @@ def _short_demonstrations(artifact: Artifact, tokenizer: Tokenizer, *, max_token
     answered = (each for each in read_demonstrations(artifact) if each.messages[-1]["role"] == "assistant")
     short = (each for each in answered if len(tokenizer.encode(each.messages[-1]["content"])) <= max_tokens)
     return list(islice(short, NUM_CALIBRATION_DEMONSTRATIONS))
-
-
-def heldout_documents(shards: Artifact, num: int) -> list[HeldOutDocument]:
-    """Return the first documents of the validation split, the marks before and after them taken off."""
-    reader = ShardReader(shards, "validation")
-    return [
-        HeldOutDocument(tokens=reader.tokens(index)[1:-1].tolist(), num_bytes=int(reader.num_bytes[index]))
-        for index in range(min(num, len(reader)))
-    ]
 
 
 def _digest(rankings: Sequence[Ranking]) -> str:

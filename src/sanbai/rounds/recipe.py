@@ -22,6 +22,7 @@ from sanbai.rounds.gate import GateRecipe
 from sanbai.rounds.tasks import LabelRecipe
 from sanbai.text.recipe import TokenizerRecipe
 from sanbai.training.classify import ClassifyRecipe
+from sanbai.training.distill import DistillRecipe
 from sanbai.training.objective import misfit
 from sanbai.training.ppo import PpoRecipe
 from sanbai.training.pretrain import PretrainRecipe
@@ -89,6 +90,8 @@ class Recipe(RecipeSection):
     """Section `[supervise]`."""
     adapter: AdapterRecipe = AdapterRecipe()
     """Section `[adapter]`."""
+    distill: DistillRecipe = DistillRecipe()
+    """Section `[distill]`; no part of the round."""
     classify: ClassifyRecipe = ClassifyRecipe()
     """Section `[classify]`; no part of the round."""
     label: LabelRecipe = LabelRecipe()

@@ -28,7 +28,7 @@ from sanbai.training.gradients import add_gradient, differentiate
 from sanbai.training.objective import ObjectiveName, loss_parts, misfit, new_model, open_batches
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.routing import Routing
-from sanbai.training.schedule import cosine_rate
+from sanbai.training.schedule import Schedule, scheduled_rate
 
 TrainedModel = TypeVar("TrainedModel", bound=nn.Module)
 #: Model -> numbers for the log; given from a floor above.
@@ -62,7 +62,10 @@ class PretrainRecipe(RecipeSection):
     """Rows computed at once by a thread; the parts' gradients are added up: changes memory and speed, not the
     mathematics."""
     learning_rate: float = Field(default=6e-4, gt=0.0, le=1.0)
-    """Peak rate; a half cosine takes it down to 10 %."""
+    """Peak rate."""
+    schedule: Schedule = "cosine"
+    """What follows the warmup. `cosine`: half of one, down to 10 % of the peak at the last step; `inverse_root`: the
+    peak times sqrt(warmup_steps / steps), which knows no end (T5, Switch)."""
     warmup_steps: int = Field(default=715, ge=0)
     """Steps of a rising rate."""
     evaluate_steps: int = Field(default=1000, ge=1)
@@ -139,8 +142,12 @@ def pretrain(
         )
         done = differentiate({"loss": parts})["loss"]
         add_gradient(model, done.gradient)
-        rate = cosine_rate(
-            step, peak=recipe.learning_rate, num_steps=recipe.num_steps, warmup_steps=recipe.warmup_steps
+        rate = scheduled_rate(
+            step,
+            schedule=recipe.schedule,
+            peak=recipe.learning_rate,
+            num_steps=recipe.num_steps,
+            warmup_steps=recipe.warmup_steps,
         )
         grad_norm = optimizer.step(rate)
         step += 1

@@ -21,6 +21,42 @@ from sanbai.training.gradients import LossPart
 from sanbai.training.routing import Routing
 
 
+def learned_places(
+    model: LanguageModel,
+    batch: PackedBatch,
+    *,
+    seed: int = 0,
+    reports: list[RouterReport] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return hidden_ND before each token to be learned, and target_N, those tokens.
+
+    Args:
+        model: carries the gradient.
+        batch: rows; at least one token to be learned.
+        seed: of the noise of experts and adapters in training; a model without them draws nothing.
+        reports: gets what each layer's router did appended.
+    """
+    device = model.head_weight.device
+    tokens_BT, segments_BT, positions_BT, learned_BT = (
+        torch.from_numpy(array).to(device)
+        for array in (batch.tokens_BT, batch.segments_BT, batch.positions_BT, batch.loss_mask_BT)
+    )
+    prefix_BT = None if batch.prefix_BT is None else torch.from_numpy(batch.prefix_BT).to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    with drawing_from(generator):
+        hidden_BTD = model.trunk(
+            tokens_BT,
+            positions_BT=positions_BT,
+            segments_BT=segments_BT,
+            prefix_BT=prefix_BT,
+            reports=reports,
+            generator=generator,
+        )
+    before_N = learned_BT[:, 1:].flatten().nonzero().squeeze(1)  # places whose next token is learned
+    hidden_ND = hidden_BTD[:, :-1].flatten(0, 1).index_select(0, before_N)
+    return hidden_ND, tokens_BT[:, 1:].flatten()[before_N]
+
+
 def rows_loss(
     model: LanguageModel,
     batch: PackedBatch,
@@ -41,26 +77,8 @@ def rows_loss(
         seed: of the noise of experts and adapters in training; a model without them draws nothing.
         reports: gets what each layer's router did appended.
     """
-    device = model.head_weight.device
-    tokens_BT, segments_BT, positions_BT, learned_BT = (
-        torch.from_numpy(array).to(device)
-        for array in (batch.tokens_BT, batch.segments_BT, batch.positions_BT, batch.loss_mask_BT)
-    )
-    prefix_BT = None if batch.prefix_BT is None else torch.from_numpy(batch.prefix_BT).to(device)
     reports = [] if reports is None else reports
-    generator = torch.Generator(device).manual_seed(seed)
-    with drawing_from(generator):
-        hidden_BTD = model.trunk(
-            tokens_BT,
-            positions_BT=positions_BT,
-            segments_BT=segments_BT,
-            prefix_BT=prefix_BT,
-            reports=reports,
-            generator=generator,
-        )
-    before_N = learned_BT[:, 1:].flatten().nonzero().squeeze(1)  # places whose next token is learned
-    hidden_ND = hidden_BTD[:, :-1].flatten(0, 1).index_select(0, before_N)
-    target_N = tokens_BT[:, 1:].flatten()[before_N]
+    hidden_ND, target_N = learned_places(model, batch, seed=seed, reports=reports)
     weight_N = torch.full_like(target_N, 1.0 / denominator, dtype=torch.float32)
     loss = chunked_next_token_loss(hidden_ND, model.head_weight, target_N, weight_N)
     for report in reports:
@@ -107,10 +125,10 @@ def row_parts(
 
         return LossPart(model, loss)
 
-    return [part_of(index, rows) for index, rows in enumerate(_split_rows(batch, micro_batch_rows))]
+    return [part_of(index, rows) for index, rows in enumerate(split_rows(batch, micro_batch_rows))]
 
 
-def _split_rows(batch: PackedBatch, num_rows: int) -> Iterator[PackedBatch]:
+def split_rows(batch: PackedBatch, num_rows: int) -> Iterator[PackedBatch]:
     """Yield the batch in parts of at most `num_rows` rows; those without anything to learn are left out."""
     for start in range(0, len(batch.tokens_BT), num_rows):
         part = slice(start, start + num_rows)

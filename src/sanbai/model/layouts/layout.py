@@ -151,7 +151,7 @@ def require(settings: Settings, wanted: Mapping[str, Any]) -> None:
             raise ModelError(f"{key} is {settings[key]!r}, only {value!r} is supported")
 
 
-def choose(settings: Settings, key: str, choices: Mapping[str, Any], default: str) -> Any:
+def choose(settings: Settings, key: str, choices: Mapping[Any, Any], default: str | int) -> Any:
     """Return what a setting's word means in ours.
 
     Raises:
@@ -164,7 +164,7 @@ def choose(settings: Settings, key: str, choices: Mapping[str, Any], default: st
     return choices[word]
 
 
-def word_for(choices: Mapping[str, Any], value: object) -> str:
+def word_for(choices: Mapping[Any, Any], value: object) -> Any:
     """Return the first word that means `value`, or one that nobody reads back."""
     return next((word for word, meaning in choices.items() if meaning == value), "unknown")
 

@@ -1,4 +1,7 @@
-"""Llama 2 and 3, Qwen2 and 3, Mixtral: one block, told apart by biases, the norm of queries and keys, and experts."""
+"""Llama 2 and 3, Qwen2 and 3, Mixtral, Qwen3 MoE: one block, told apart by biases, norms of queries and keys, experts.
+
+Qwen3 MoE is the stock decoder with Switch's choices: one expert a token, its gate not normalised, every second layer.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,14 @@ _MIXTRAL_TRUNK: Names = {
     "blocks.*.experts.up": "layers.*.block_sparse_moe.experts.#.w3.weight",
     "blocks.*.experts.down": "layers.*.block_sparse_moe.experts.#.w2.weight",
 }
+_QWEN3_MOE_TRUNK: Names = {
+    **_TRUNK,
+    "blocks.*.experts.router": "layers.*.mlp.gate.weight",
+    "blocks.*.experts.gate": "layers.*.mlp.experts.#.gate_proj.weight",
+    "blocks.*.experts.up": "layers.*.mlp.experts.#.up_proj.weight",
+    "blocks.*.experts.down": "layers.*.mlp.experts.#.down_proj.weight",
+}
+_SPARSE_STEPS = {1: "all", 2: "every_second"}
 
 
 def _heads(name: str, trunk: Names = _TRUNK) -> tuple[Head, ...]:
@@ -198,6 +209,42 @@ def _write_mixtral(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _read_qwen3_moe(settings: Settings) -> dict[str, Any]:
+    fields = _read_qwen3(settings)
+    sparse_layers = choose(settings, "decoder_sparse_step", _SPARSE_STEPS, 1)
+    inner_width = settings.get("moe_intermediate_size")
+    if sparse_layers != "all" and inner_width != fields["feed_forward_width"]:
+        raise ModelError(
+            f"moe_intermediate_size is {inner_width}, only intermediate_size, {fields['feed_forward_width']}, is "
+            "supported where some layers are dense"
+        )
+    require(settings, {"mlp_only_layers": []})
+    experts = {
+        "num_experts": settings.get("num_experts", settings.get("num_local_experts", 128)),
+        "top_k": settings.get("num_experts_per_tok", 8),
+        "normalised_gates": settings.get("norm_topk_prob", False),
+        "dropless": True,
+        "balance_coef": settings.get("router_aux_loss_coef", 0.001),
+        "jitter": 0.0,
+        "router_precision": settings.get("router_dtype", "float32"),
+    }
+    return {**fields, "feed_forward_width": inner_width, "sparse_layers": sparse_layers, "experts": experts}
+
+
+def _write_qwen3_moe(config: ModelConfig) -> dict[str, Any]:
+    return {
+        **_write_qwen3(config),
+        "moe_intermediate_size": config.feed_forward_width,
+        "decoder_sparse_step": word_for(_SPARSE_STEPS, config.sparse_layers),
+        "mlp_only_layers": [],
+        "num_experts": config.experts.num_experts,
+        "num_experts_per_tok": config.experts.top_k,
+        "norm_topk_prob": config.experts.normalised_gates,
+        "router_aux_loss_coef": config.experts.balance_coef,
+        "router_dtype": config.experts.router_precision,  # no stock key: other programs take that of the weights
+    }
+
+
 _COPIES = {"lm_head.weight": "model.embed_tokens.weight"}
 _TABLES = r".*rotary_emb\.inv_freq"
 
@@ -209,6 +256,15 @@ MIXTRAL = Layout(
     heads=_heads("Mixtral", _MIXTRAL_TRUNK),
     read=_read_mixtral,
     write=_write_mixtral,
+    prefix="model.",
+    copies=_COPIES,
+    ignored=_TABLES,
+)
+QWEN3_MOE = Layout(
+    model_type="qwen3_moe",
+    heads=_heads("Qwen3Moe", _QWEN3_MOE_TRUNK),
+    read=_read_qwen3_moe,
+    write=_write_qwen3_moe,
     prefix="model.",
     copies=_COPIES,
     ignored=_TABLES,
