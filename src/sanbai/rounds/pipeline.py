@@ -30,6 +30,7 @@ from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.run import read_metrics
 from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Build, Job, Stage, run_stage
+from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import StoredModel, load_language_model, load_model
 from sanbai.rounds.material import Material, Purpose, WorldMaterial
@@ -175,7 +176,9 @@ class Pipeline:
         """
         recipe = self.recipe.distill
         if self.start is not None:
-            check_context(self.start, recipe.row_length)
+            _check_rows(
+                self.start, StoredModel.open(self.start.path).model.config, {"distill.row_length": recipe.row_length}
+            )
 
         def build(stage: Stage) -> Mapping[str, Any]:
             return distill(
@@ -523,9 +526,6 @@ def check_start(start: Artifact, recipe: Recipe, *, practises: bool) -> None:
     if not isinstance(stored.model, LanguageModel):
         raise ModelError(f"{start.name}: {stored.kind}, wanted a language model to make an assistant from")
     load_tokenizer(start)
-    config = stored.model.config
-    if not config.bounded:
-        return
     lengths = {"supervise.row_length": recipe.supervise.row_length}
     if practises and recipe.material == "files":
         answered = recipe.reward.max_prompt_tokens + recipe.reward.max_response_tokens + 1
@@ -533,8 +533,12 @@ def check_start(start: Artifact, recipe: Recipe, *, practises: bool) -> None:
             "reward.max_prompt_tokens, reward.max_response_tokens and the end mark together:": answered,
             "ppo.ptx_row_length": recipe.ppo.ptx_row_length,
         }
+    _check_rows(start, stored.model.config, lengths)
+
+
+def _check_rows(start: Artifact, config: ModelConfig, lengths: Mapping[str, int]) -> None:
     for name, length in lengths.items():
-        if length > config.max_positions:
+        if config.bounded and length > config.max_positions:
             raise UsageError(f"{name} {length} is above the {config.max_positions} positions of {start.name}; lower it")
 
 
