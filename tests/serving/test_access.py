@@ -17,6 +17,7 @@ from sanbai.text.tokenizer import Tokenizer
 LEAST_ROLE = {
     "GET /health": "anyone",
     "GET /ready": "anyone",
+    "GET /metrics": "admin",
     "GET /": "user",
     "GET /label": "labeler",
     "GET /rounds": "user",

@@ -26,6 +26,7 @@ from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import StoredModel, load_language_model
 from sanbai.model.paged import check_pageable
+from sanbai.serving.metrics import Metrics
 from sanbai.serving.problems import Problem, overloaded
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.text.tokenizer import Tokenizer
@@ -95,6 +96,7 @@ class Order:
     request: Request
     on_token: Callable[[NewToken], None]
     on_end: Callable[[int, Outcome], None]
+    began: float = field(default_factory=time.monotonic, init=False)
     _stop: State | None = field(default=None, init=False)
 
     def stop(self, state: State = "stopped") -> None:
@@ -110,12 +112,22 @@ class Order:
 class _Work:
     """An order that the engine has taken."""
 
-    def __init__(self, order: Order, on_done: Callable[[Order], None]) -> None:
+    def __init__(self, order: Order, metrics: Metrics, on_done: Callable[[Order], None]) -> None:
         self.order, self.began, self._on_done = order, time.monotonic(), on_done
         self.counts = dict.fromkeys(range(len(order.request.seeds)), 0)  # answer in the making -> its tokens
+        self._metrics, self._model = metrics, order.served.name
+        self._last: dict[int, float] = {}  # answer -> when its last token came
+        metrics.prompt_tokens.labels(self._model).inc(len(order.request.prompt))
 
     def tell(self, new: NewToken) -> None:
         """Pass a token on, and the answer's end with its last one."""
+        now, before = time.monotonic(), self._last.get(new.answer)
+        if before is None:
+            self._metrics.first_token.labels(self._model).observe(now - self.order.began)
+        else:
+            self._metrics.between_tokens.labels(self._model).observe(now - before)
+        self._last[new.answer] = now
+        self._metrics.generation_tokens.labels(self._model).inc()
         self.counts[new.answer] += new.token not in self.order.served.stop_ids
         self.order.on_token(new)
         if new.finish_reason is not None:
@@ -129,20 +141,23 @@ class _Work:
     def _end_answer(self, answer: int, state: State, reason: str = "") -> None:
         seconds = time.monotonic() - self.began
         outcome = Outcome(state, reason if state == "done" else "", self.counts.pop(answer), seconds)
+        self._metrics.answers.labels(self._model, outcome.finish_reason or state).inc()
         try:
             self.order.on_end(answer, outcome)
         except Exception as error:  # noqa: BLE001 - whoever listens must not end the engine
             log.error("order.end_failed error=%s", type(error).__name__)
         if not self.counts:
+            self._metrics.whole.labels(self._model).observe(time.monotonic() - self.order.began)
             self._on_done(self.order)
 
 
 class _Bench:
     """One model's continuous engine and the orders in it; of the engine's thread alone."""
 
-    def __init__(self, served_model: ServedModel, settings: ServeRecipe) -> None:
-        self.served = served_model
+    def __init__(self, served_model: ServedModel, settings: ServeRecipe, metrics: Metrics) -> None:
+        self.served, self._metrics = served_model, metrics
         self.works: dict[int, _Work] = {}
+        self._num_preemptions = self._num_found = 0
         self._engine = ContinuousEngine(
             served_model.model,
             EngineSettings(
@@ -176,11 +191,19 @@ class _Bench:
             else:
                 if not work_or_none.counts:
                     del self.works[new.request]
+        self._count()
 
     def fail(self) -> None:
         """End every order: the continuous engine is broken."""
         for number in list(self.works):
             self.works.pop(number).end("failed")
+
+    def _count(self) -> None:
+        name, pool, scheduler = self.served.name, self._engine.pool, self._engine.scheduler
+        self._metrics.cache_usage.labels(name).set(pool.num_used / pool.num_blocks)
+        self._metrics.preemptions.labels(name).inc(scheduler.num_preemptions - self._num_preemptions)
+        self._metrics.prefix_hits.labels(name).inc(scheduler.num_found_tokens - self._num_found)
+        self._num_preemptions, self._num_found = scheduler.num_preemptions, scheduler.num_found_tokens
 
     def _end(self, number: int, state: State) -> None:
         self._engine.cancel(number)
@@ -211,6 +234,7 @@ class Engine:
         self._chosen = model
         self._workspace, self._store, self._settings = workspace, store, settings
         self._served: ServedModel | None = None
+        self._metrics = Metrics()
         self._trouble = ""
         self._new: list[Order] = []
         self._open: dict[Order, None] = {}  # all that have not ended, the new ones too, oldest first
@@ -276,6 +300,12 @@ class Engine:
     def _num_open(self) -> int:
         with self._changed:
             return sum(len(order.request.seeds) for order in self._open)
+
+    def metrics_page(self) -> bytes:
+        """Return the server's figures in Prometheus' text format."""
+        self._metrics.num_running.set(self.num_running)
+        self._metrics.num_waiting.set(self.num_waiting)
+        return self._metrics.page()
 
     def unready_because(self) -> str:
         """Return why no request should be sent here now; empty when all is well."""
@@ -367,10 +397,10 @@ class Engine:
             return taken
 
     def _begin(self, order: Order) -> None:
-        work = _Work(order, self._done)
+        work = _Work(order, self._metrics, self._done)
         try:
             if order.served.artifact not in self._benches:
-                self._benches[order.served.artifact] = _Bench(order.served, self._settings)
+                self._benches[order.served.artifact] = _Bench(order.served, self._settings, self._metrics)
             self._benches[order.served.artifact].take(work)
         except Exception as error:  # noqa: BLE001 - what one order asks for must not end the engine
             log.error("order.refused model=%s error=%s", order.served.name, type(error).__name__)

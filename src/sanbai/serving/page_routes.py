@@ -9,6 +9,7 @@ from typing import Any
 
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from sanbai.serving.metrics import CONTENT_TYPE
 from sanbai.serving.problems import not_found
 from sanbai.serving.routes import Call, Row
 
@@ -60,6 +61,11 @@ def ready(call: Call) -> Response:
     return JSONResponse({"status": why or "ready", **state}, 503 if why else 200)
 
 
+def metrics(call: Call) -> Response:
+    """Send the server's figures to Prometheus."""
+    return Response(call.house.engine.metrics_page(), media_type=CONTENT_TYPE)
+
+
 def _file(path: Path) -> Response:
     media_type = MEDIA_TYPES.get(path.suffix)
     if media_type is None or not path.is_file():
@@ -70,6 +76,7 @@ def _file(path: Path) -> Response:
 ROWS = (
     Row("GET", "/health", "anyone", health),
     Row("GET", "/ready", "anyone", ready),
+    Row("GET", "/metrics", "admin", metrics),
     Row("GET", "/", "user", page("chat.html"), is_page=True),
     Row("GET", "/label", "labeler", page("label.html"), is_page=True),
     Row("GET", "/rounds", "user", page("rounds.html"), is_page=True),

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 #: Routes of the API for programs; keys with the scope v1 open these.
-PROGRAMS = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info")
+PROGRAMS = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")
 ID = re.compile(r"[0-9a-zA-Z._-]{1,80}")
 
 
