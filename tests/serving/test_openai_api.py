@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -140,6 +142,33 @@ def test_a_bias_forces_and_forbids_tokens(client: openai.OpenAI, tokenizer: Toke
     assert (forbidden.choices[0].logprobs.content or [])[0].bytes != drawn[0].bytes
 
 
+PERSON = {
+    "type": "object",
+    "properties": {"name": {"enum": ["Anna", "Bruno"]}, "age": {"type": "integer", "minimum": 10, "maximum": 99}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+def test_an_answer_has_the_form_that_was_asked_for(client: openai.OpenAI) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON, "strict": True}}
+    answer = client.chat.completions.create(
+        model="sanbai", messages=QUESTION, response_format=form, n=4, seed=2, temperature=1.0, max_tokens=60
+    )
+    people = [json.loads(choice.message.content or "") for choice in answer.choices]
+    assert {person["name"] for person in people} <= {"Anna", "Bruno"}
+    assert all(10 <= person["age"] <= 99 for person in people)
+    assert len({str(person) for person in people}) > 1
+    assert {choice.finish_reason for choice in answer.choices} == {"stop"}
+    texts, reasons, _ = streamed(client, response_format=form, n=4, seed=2, temperature=1.0, max_tokens=60)
+    assert texts == [choice.message.content for choice in answer.choices]
+    assert reasons == ["stop"] * 4
+    told = client.chat.completions.create(
+        model="sanbai", messages=QUESTION, seed=2, extra_body={"structured_outputs": {"regex": "[a-c]{3}-[0-9]{2}"}}
+    )
+    assert re.fullmatch("[a-c]{3}-[0-9]{2}", told.choices[0].message.content or "")
+
+
 def test_temperature_zero_and_the_same_seed_repeat_themselves(client: openai.OpenAI) -> None:
     greedy = [streamed(client, temperature=0, max_tokens=20)[0] for _ in range(2)]
     seeded = [streamed(client, temperature=1, seed=seed, max_tokens=20)[0] for seed in (1, 1, 2)]
@@ -258,7 +287,14 @@ def test_a_wrong_key_is_invalid_api_key(site: Site) -> None:
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content"),
         ({"tools": [{"type": "function"}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format.type"),
+        ({"response_format": {"type": "json_schema"}}, "response_format"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "wizard"}}}},
+            "response_format",
+        ),
+        ({"structured_outputs": {"regex": "((("}}, "structured_outputs"),
+        ({"structured_outputs": {}}, "structured_outputs"),
         ({"logit_bias": {"5": 101}}, "logit_bias.5"),
         ({"logit_bias": {"99999": 1}}, "logit_bias"),
         ({"logit_bias": {"five": 1}}, "logit_bias.five"),

@@ -8,6 +8,7 @@ and the old one is stepped until its last order ends and then freed: no stream b
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ from sanbai.feedback.store import Store
 from sanbai.foundation.errors import ModelError, SanbaiError
 from sanbai.foundation.workspace import Workspace
 from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
+from sanbai.generation.grammar import GrammarTokenizer
 from sanbai.generation.request import NewToken, Request
 from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel
@@ -62,6 +64,11 @@ class ServedModel:
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
         return self.tokenizer.reserved.ends()
+
+    @functools.cached_property
+    def grammar_tokenizer(self) -> GrammarTokenizer:
+        """The tokenizer as grammars see it."""
+        return GrammarTokenizer(self.tokenizer, vocab_size=self.model.config.vocab_size, stop_ids=self.stop_ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from sanbai.foundation.errors import DataError
 from sanbai.foundation.seeds import derive_seed
+from sanbai.generation.grammar import Grammar
 from sanbai.generation.request import NewToken, Request, TopLogprobs
 from sanbai.generation.sampling import Sampling
 from sanbai.serving.answers import Answers, Choice
 from sanbai.serving.engine import Outcome, ServedModel, context_exceeded
-from sanbai.serving.openai_schema import ChatRequest, SampledRequest
+from sanbai.serving.openai_schema import ChatRequest, Constraint, SampledRequest
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import Call, Row
 from sanbai.serving.sse import PING, data_text, stream_response
@@ -71,7 +73,10 @@ async def complete(call: Call) -> Response:
     if len(prompt) >= served.context:
         raise context_exceeded(served, len(prompt))
     sampling = request.sampling(call.house.settings.sampling, room=served.context - len(prompt))
-    asked = engine_request(call, request, served, prompt, sampling, top_logprobs=request.top_logprobs or 0)
+    grammar = await grammar_of(request, served)
+    asked = engine_request(
+        call, request, served, prompt, sampling, grammar=grammar, top_logprobs=request.top_logprobs or 0
+    )
     frame = Frame(Answers(call.house.engine, served, [asked]), request, prefix="chatcmpl")
     if request.stream:
         return stream_response(_stream(frame, wants_logprobs=bool(request.logprobs)))
@@ -99,6 +104,7 @@ def engine_request(
     prompt: Sequence[int],
     sampling: Sampling,
     *,
+    grammar: Grammar | None,
     top_logprobs: int = 0,
     prompt_logprobs: bool = False,
     place: int = 0,
@@ -111,6 +117,7 @@ def engine_request(
         served: the model.
         prompt: its token ids.
         sampling: resolved.
+        grammar: of the answers, if they have one.
         top_logprobs: likeliest tokens reported beside each drawn one.
         prompt_logprobs: whether the prompt's own are.
         place: of the prompt among the request's; each has other seeds.
@@ -136,11 +143,33 @@ def engine_request(
         stop_ids=served.stop_ids,
         stop_strings=request.stops,
         shaping=shaping,
+        mask=None if grammar is None else grammar.mask(),
         top_logprobs=min(top_logprobs, vocab_size),
         prompt_logprobs=prompt_logprobs,
         tenant=call.account.id,
         remember=settings.prefix_cache,
     )
+
+
+async def grammar_of(request: SampledRequest, served: ServedModel) -> Grammar | None:
+    """Compile what form the answers must have, in a thread of its own.
+
+    Raises:
+        Problem: it is malformed, not supported or too complex.
+    """
+    constraint = request.constraint()
+    if constraint is None:
+        return None
+
+    def compiled(constraint: Constraint) -> Grammar:
+        if isinstance(constraint.rule, str):
+            return Grammar.of_regex(constraint.rule, served.grammar_tokenizer)
+        return Grammar.of_schema(constraint.rule, served.grammar_tokenizer)
+
+    try:
+        return await run_in_threadpool(compiled, constraint)
+    except DataError as error:
+        raise Problem(400, f"{constraint.param}: {error}", "invalid_value", param=constraint.param) from None
 
 
 def token_text(served: ServedModel, token: int) -> str:

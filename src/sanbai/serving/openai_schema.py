@@ -6,9 +6,10 @@ What is not built is refused with its name where it would change the answer; not
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sanbai.generation.request import Shaping
 from sanbai.generation.sampling import Sampling
@@ -18,6 +19,7 @@ from sanbai.serving.routes import PlainText
 MOST_STOPS = 4
 MOST_BIASES = 300
 DEFAULT_MAX_TOKENS = 16
+ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 
 #: A token id as JSON's objects name it.
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
@@ -63,10 +65,47 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ResponseFormat(BaseModel):
-    """How the answer should be formed; only as text."""
+class NamedSchema(BaseModel):
+    """A JSON schema as OpenAI wraps it."""
 
-    type: str = "text"
+    name: PlainText = Field(min_length=1, max_length=64)
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    """What form the answer has: any text, any JSON object, or JSON by a schema."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _check_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError('type "json_schema" and json_schema go together')
+        return self
+
+
+class StructuredOutputs(BaseModel):
+    """The same in other servers' words; one of the two."""
+
+    json_: dict[str, Any] | None = Field(default=None, alias="json")
+    regex: PlainText | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if (self.json_ is None) == (self.regex is None):
+            raise ValueError("wanted json or regex, one of them")
+        return self
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What form an answer must have: a JSON schema, or a regular expression."""
+
+    rule: Mapping[str, Any] | str
+    param: str
+    """The field that asks for it."""
 
 
 class SampledRequest(BaseModel):
@@ -92,6 +131,7 @@ class SampledRequest(BaseModel):
     """0 is off."""
     min_p: float | None = Field(default=None, ge=0.0, le=1.0)
     repetition_penalty: float | None = Field(default=None, gt=0.0, le=100.0)
+    structured_outputs: StructuredOutputs | None = None
 
     @field_validator("stop")
     @classmethod
@@ -106,6 +146,13 @@ class SampledRequest(BaseModel):
         if isinstance(self.stop, str):
             return (self.stop,)
         return tuple(self.stop or ())
+
+    def constraint(self) -> Constraint | None:
+        """Return what form the answer must have, if the request says so."""
+        wanted = self.structured_outputs
+        if wanted is None:
+            return None
+        return Constraint(wanted.regex or wanted.json_ or {}, "structured_outputs")
 
     def shaping(self) -> Shaping:
         """Return how the request bends the logits."""
@@ -150,13 +197,17 @@ class ChatRequest(SampledRequest):
         Raises:
             Problem: the first such field.
         """
-        unsupported = {
-            "tools": bool(self.tools),
-            "response_format": self.response_format is not None and self.response_format.type != "text",
-        }
-        _refuse(unsupported)
+        _refuse({"tools": bool(self.tools)})
         if self.top_logprobs and not self.logprobs:
             raise Problem(400, "top_logprobs: needs logprobs = true", "invalid_value", param="top_logprobs")
+
+    def constraint(self) -> Constraint | None:
+        """Return what form the answer must have, if the request says so."""
+        wanted = self.response_format
+        if wanted is None or wanted.type == "text":
+            return super().constraint()
+        rule = ANY_OBJECT if wanted.json_schema is None else wanted.json_schema.schema_
+        return Constraint(rule, "response_format")
 
     def sampling(self, default: Sampling, *, room: int) -> Sampling:
         """Return how to draw: what the request says, else the server's default; no longer than there is room."""

@@ -13,10 +13,11 @@ from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from sanbai.generation.grammar import Grammar
 from sanbai.generation.request import Request, TopLogprobs
 from sanbai.serving.answers import Answers, Choice
 from sanbai.serving.engine import Outcome, ServedModel, context_exceeded
-from sanbai.serving.openai_api import ALIAS, DONE, Frame, engine_request, served_as
+from sanbai.serving.openai_api import ALIAS, DONE, Frame, engine_request, grammar_of, served_as
 from sanbai.serving.openai_schema import ChatMessage, TextRequest, each_prompt
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import Call, PlainText, Row
@@ -59,7 +60,8 @@ async def complete(call: Call) -> Response:
     if len(given) * (request.n or 1) > room:
         raise Problem(400, f"prompt: wanted at most {room} answers in all", "invalid_value", param="prompt")
     prompts = [await run_in_threadpool(encode_text, served, prompt, param="prompt") for prompt in given]
-    asked = [_ask(call, request, served, prompt, place) for place, prompt in enumerate(prompts)]
+    grammar = await grammar_of(request, served)
+    asked = [_ask(call, request, served, prompt, grammar, place) for place, prompt in enumerate(prompts)]
     if not asked:
         raise Problem(400, "prompt: wanted at least one", "invalid_value", param="prompt")
     frame = Frame(Answers(call.house.engine, served, asked), request, prefix="cmpl")
@@ -92,7 +94,9 @@ def encode_text(served: ServedModel, text: str | Sequence[int], *, param: str) -
     return ids
 
 
-def _ask(call: Call, request: TextRequest, served: ServedModel, prompt: list[int], place: int) -> Request:
+def _ask(
+    call: Call, request: TextRequest, served: ServedModel, prompt: list[int], grammar: Grammar | None, place: int
+) -> Request:
     limit = min(max(request.limit, 1), served.context - len(prompt))  # without any, one is drawn and dropped
     return engine_request(
         call,
@@ -100,6 +104,7 @@ def _ask(call: Call, request: TextRequest, served: ServedModel, prompt: list[int
         served,
         prompt,
         request.drawn(call.house.settings.sampling, limit=limit),
+        grammar=grammar,
         top_logprobs=request.logprobs or 0,
         prompt_logprobs=bool(request.echo) and request.logprobs is not None,
         place=place,
