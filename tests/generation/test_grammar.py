@@ -129,8 +129,20 @@ def test_a_malformed_or_huge_expression_is_refused_without_being_quoted(
         {"$ref": "#/nowhere"},
         {"type": "string", "pattern": "((("},
         {"enum": ["x" * 20 + str(number) for number in range(5000)]},
+        {"type": "string", "minLength": 5, "maxLength": 2},
+        {"type": "integer", "minimum": 5, "maximum": 2},
+        {"enum": []},
+        {"not": {}},
     ],
 )
-def test_a_malformed_or_huge_schema_is_refused(schema: dict[str, Any], parsed: GrammarTokenizer) -> None:
+def test_a_malformed_huge_or_impossible_schema_is_refused(schema: dict[str, Any], parsed: GrammarTokenizer) -> None:
     with pytest.raises(DataError):
         Grammar.of_schema(schema, parsed)
+
+
+def test_only_the_end_may_follow_nothing_where_nothing_is_all_that_matches(
+    tokenizer: Tokenizer, parsed: GrammarTokenizer
+) -> None:
+    first = allowed(Grammar.of_regex("", parsed).mask(), [])
+    assert tokenizer.reserved.end in first
+    assert not [id_ for id_ in first if tokenizer.decode([id_])]

@@ -30,7 +30,10 @@ LIMITS = LLParserLimits(
 
 
 class Spellings:
-    """What tokens stand for at one kind of place, each spelling once, as llguidance wants it."""
+    """What tokens stand for at one kind of place, each spelling once, as llguidance wants it.
+
+    `place_V`: each token's spelling among the S, -1 of one that stands for nothing.
+    """
 
     def __init__(
         self,
@@ -142,13 +145,15 @@ class Grammar:
         """Compile rules in llguidance's form.
 
         Raises:
-            DataError: they are malformed, or too complex.
+            DataError: they are malformed, too complex, or met by nothing.
         """
         self._tokenizer = tokenizer
         self._opening = LLMatcher(tokenizer.opening.parsed, rules, log_level=0, limits=LIMITS)
         self._within = LLMatcher(tokenizer.within.parsed, rules, log_level=0, limits=LIMITS)
         if self._opening.is_error() or self._within.is_error():
             raise DataError("the schema or expression is malformed, unsupported or too complex; make it simpler")
+        if not tokenizer.opening.allowed(self._opening.deep_copy()).any():
+            raise DataError("the schema or expression allows no answer; loosen it")
 
     @classmethod
     def of_schema(cls, schema: Mapping[str, Any], tokenizer: GrammarTokenizer) -> Grammar:

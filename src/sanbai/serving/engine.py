@@ -158,7 +158,7 @@ class _Work:
             self._on_done(self.order)
 
 
-class _Bench:
+class _ModelEngine:
     """One model's continuous engine and the orders in it; of the engine's thread alone."""
 
     def __init__(self, served_model: ServedModel, settings: ServeRecipe, metrics: Metrics) -> None:
@@ -187,23 +187,24 @@ class _Bench:
             if work.order.stop_state is not None:
                 self._end(number, work.order.stop_state)
         for new in self._engine.step():
-            work_or_none = self.works.get(new.request)
-            if work_or_none is None:  # a listener failed on another answer of this order
-                continue
-            try:
-                work_or_none.tell(new)
-            except Exception as error:  # noqa: BLE001 - whoever listens to one answer must not end the others
-                log.error("order.failed model=%s error=%s", self.served.name, type(error).__name__)
-                self._end(new.request, "failed")
-            else:
-                if not work_or_none.counts:
-                    del self.works[new.request]
+            if (asked := self.works.get(new.request)) is not None:  # else a listener failed on another of its answers
+                self._tell(new, asked)
         self._count()
 
     def fail(self) -> None:
         """End every order: the continuous engine is broken."""
         for number in list(self.works):
             self.works.pop(number).end("failed")
+
+    def _tell(self, new: NewToken, work: _Work) -> None:
+        try:
+            work.tell(new)
+        except Exception as error:  # noqa: BLE001 - whoever listens to one answer must not end the others
+            log.error("order.failed model=%s error=%s", self.served.name, type(error).__name__)
+            self._end(new.request, "failed")
+            return
+        if not work.counts:
+            del self.works[new.request]
 
     def _count(self) -> None:
         name, pool, scheduler = self.served.name, self._engine.pool, self._engine.scheduler
@@ -245,7 +246,7 @@ class Engine:
         self._trouble = ""
         self._new: list[Order] = []
         self._open: dict[Order, None] = {}  # all that have not ended, the new ones too, oldest first
-        self._benches: dict[str, _Bench] = {}  # of the engine's thread alone, by artifact
+        self._engines: dict[str, _ModelEngine] = {}  # of the engine's thread alone, by artifact
         self._stepped = time.monotonic()
         self._changed = threading.Condition()
         self._loading = threading.Lock()
@@ -387,10 +388,10 @@ class Engine:
             for order in taken:
                 self._begin(order)
             del taken
-            for artifact, bench in list(self._benches.items()):
-                self._step(bench)
-                if not bench.works and (self._served is None or artifact != self._served.artifact):
-                    self._benches.pop(artifact, None)  # with the last hold on a model that serves no more
+            for artifact, engine in list(self._engines.items()):
+                self._step(engine)
+                if not engine.works and (self._served is None or artifact != self._served.artifact):
+                    self._engines.pop(artifact, None)  # with the last hold on a model that serves no more
 
     def _take(self) -> list[Order] | None:
         """Wait for work; return the new orders, or None when the engine closes and nothing is left."""
@@ -406,20 +407,20 @@ class Engine:
     def _begin(self, order: Order) -> None:
         work = _Work(order, self._metrics, self._done)
         try:
-            if order.served.artifact not in self._benches:
-                self._benches[order.served.artifact] = _Bench(order.served, self._settings, self._metrics)
-            self._benches[order.served.artifact].take(work)
+            if order.served.artifact not in self._engines:
+                self._engines[order.served.artifact] = _ModelEngine(order.served, self._settings, self._metrics)
+            self._engines[order.served.artifact].take(work)
         except Exception as error:  # noqa: BLE001 - what one order asks for must not end the engine
             log.error("order.refused model=%s error=%s", order.served.name, type(error).__name__)
             work.end("failed")
 
-    def _step(self, bench: _Bench) -> None:
+    def _step(self, engine: _ModelEngine) -> None:
         try:
-            bench.step()
+            engine.step()
         except Exception as error:  # noqa: BLE001 - everyone in it is told, and the next order gets a new one
-            log.error("engine.failed model=%s error=%s", bench.served.name, type(error).__name__)
-            self._benches.pop(bench.served.artifact, None)
-            bench.fail()
+            log.error("engine.failed model=%s error=%s", engine.served.name, type(error).__name__)
+            self._engines.pop(engine.served.artifact, None)
+            engine.fail()
 
     def _done(self, order: Order) -> None:
         with self._changed:
