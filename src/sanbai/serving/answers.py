@@ -6,6 +6,7 @@ Nothing of them is stored. When the client goes, they are stopped at the next to
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
@@ -51,19 +52,20 @@ class Answers:
             Problem: as `Engine.submit`.
         """
         self.served, self.requests = served, requests
-        self._news: asyncio.Queue[tuple[Choice, NewToken | Outcome]] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
+        self._news: deque[tuple[Choice, NewToken | Outcome]] = deque()
+        self._arrived, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self.choices: list[Choice] = []
         self._orders = []
         for request in requests:
             begun = [Choice(len(self.choices) + answer, request) for answer in range(len(request.seeds))]
             self.choices += begun
-            self._orders.append(self._order(request, begun))
+            self._orders.append(self._order(engine, request, begun))
         engine.submit(self._orders)
 
-    def _order(self, request: Request, choices: Sequence[Choice]) -> Order:
+    def _order(self, engine: Engine, request: Request, choices: Sequence[Choice]) -> Order:
         def tell(choice: Choice, news: NewToken | Outcome) -> None:
-            self._loop.call_soon_threadsafe(self._news.put_nowait, (choice, news))
+            self._news.append((choice, news))
+            engine.post.put(self._loop, self._arrived.set)
 
         return Order(
             self.served,
@@ -86,14 +88,19 @@ class Answers:
             Problem: an answer failed.
         """
         try:
-            while any(choice.outcome is None for choice in self.choices):
+            while True:
+                while self._news:
+                    choice, news = self._news.popleft()
+                    _take(choice, news)
+                    yield choice, news
+                if all(choice.outcome is not None for choice in self.choices):
+                    return
+                self._arrived.clear()
                 try:
-                    choice, news = await asyncio.wait_for(self._news.get(), KEEP_ALIVE_SECONDS)
+                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                        await self._arrived.wait()
                 except TimeoutError:
                     yield None
-                    continue
-                _take(choice, news)
-                yield choice, news
         finally:
             self.stop()
 

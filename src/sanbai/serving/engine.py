@@ -29,6 +29,7 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import StoredModel, load_language_model
 from sanbai.model.paged import check_pageable
 from sanbai.serving.metrics import Metrics
+from sanbai.serving.post import Post
 from sanbai.serving.problems import Problem, overloaded
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.text.tokenizer import Tokenizer
@@ -243,6 +244,8 @@ class Engine:
         self._workspace, self._store, self._settings = workspace, store, settings
         self._served: ServedModel | None = None
         self._metrics = Metrics()
+        self.post = Post()
+        """Of the engine's thread: what listeners want done in their event loops, delivered after each step."""
         self._trouble = ""
         self._new: list[Order] = []
         self._open: dict[Order, None] = {}  # all that have not ended, the new ones too, oldest first
@@ -388,8 +391,10 @@ class Engine:
             for order in taken:
                 self._begin(order)
             del taken
+            self.post.deliver()
             for artifact, engine in list(self._engines.items()):
                 self._step(engine)
+                self.post.deliver()
                 if not engine.works and (self._served is None or artifact != self._served.artifact):
                     self._engines.pop(artifact, None)  # with the last hold on a model that serves no more
 
