@@ -1,4 +1,4 @@
-"""The lm-evaluation-harness itself says the same of one model through our server, in our process and in transformers."""
+"""The lm-evaluation-harness says the same of a model through our server, in our process and in transformers."""
 
 from __future__ import annotations
 
@@ -223,10 +223,11 @@ def test_a_marker_in_a_task_is_text(folder: Path, tokenizer: Tokenizer) -> None:
 def test_a_setting_that_does_not_exist_is_refused_by_name(folder: Path) -> None:
     from sanbai.evaluation.harness import SanbaiLM
 
-    with pytest.raises(UsageError, match="^dtype: unknown; --model sanbai takes"):
+    with pytest.raises(UsageError, match=r"^dtype: unknown; --model sanbai takes"):
         SanbaiLM(str(folder), dtype="float16")
 
 
+@pytest.mark.long  # it looks through all of the harness' own tasks first
 def test_the_command_line_knows_our_model(
     folder: Path, tasks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: Results
 ) -> None:

@@ -81,11 +81,11 @@ class SanbaiLM(TemplateLM):  # the harness' base class splits texts into context
         """What the harness' cache of requests knows the tokenizer by."""
         return self._name
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:  # noqa: ARG002, FBT001
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:  # noqa: ARG002
         """Return a text's token ids; nothing is put around them."""
         return self._reading.encode(string)
 
-    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002, FBT001, FBT002
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
         """Return the log-probability of each whole text, in nats, in windows as long as the context allows."""
         scores = []
         for (text,) in (request.args for request in requests):
@@ -99,7 +99,7 @@ class SanbaiLM(TemplateLM):  # the harness' base class splits texts into context
             scores.append(sum(logprob for logprob, _ in self._loglikelihood_tokens(parts)))
         return scores
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002, FBT001, FBT002
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
         """Return what the model writes after each context, up to the first of the task's stop texts."""
         asked = [self._question(*request.args) for request in requests]
         return [answers[0].text for answers in answer_all(self._engine, asked)]
@@ -132,9 +132,9 @@ class SanbaiLM(TemplateLM):  # the harness' base class splits texts into context
             Request(prompt=text, sampling=GREEDY, seeds=[0], top_logprobs=1, prompt_logprobs=True) for text in texts
         ]
         scored = []
-        for (_, _, continuation), text, (answer,) in zip(requests, texts, answer_all(self._engine, asked), strict=True):
+        for request, text, (answer,) in zip(requests, texts, answer_all(self._engine, asked), strict=True):
             assert answer.prompt is not None
-            begin = max(1, len(text) - len(continuation))  # nothing precedes the first token
+            begin = max(1, len(text) - len(request[2]))  # nothing precedes the first token
             likeliest = [top[0][0] for top in answer.prompt.top]
             scored.append((sum(answer.prompt.logprobs[begin - 1 :]), likeliest[begin - 1 :] == text[begin:]))
         return scored

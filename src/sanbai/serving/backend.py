@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 import httpx2
@@ -123,14 +123,16 @@ def key_of(variable: str) -> str:
 
 
 @contextlib.contextmanager
-def explained(seconds: float) -> Any:
+def explained(seconds: float) -> Iterator[None]:
     """Turn what a connection can do into problems; none of them quotes what was sent."""
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
         raise overloaded("the backend cannot be reached", retry_after_seconds=5, status=503) from None
     except httpx2.TimeoutException:
-        raise Problem(504, f"the backend said nothing for {seconds:g} seconds", "backend_timeout", "api_error") from None
+        raise Problem(
+            504, f"the backend said nothing for {seconds:g} seconds", "backend_timeout", "api_error"
+        ) from None
     except (httpx2.HTTPError, httpx2.StreamError):
         raise broken("the connection to the backend broke") from None
 

@@ -1,4 +1,4 @@
-"""What vLLM, SGLang, llama.cpp and others say where OpenAI's protocol is silent or they do not keep to it, as we say it.
+"""The words of vLLM, SGLang, llama.cpp and others, where they differ from OpenAI's protocol, turned into ours.
 
 Pure functions from their JSON to ours. Nothing of theirs is trusted: what has another type than it should is left out.
 """
@@ -19,7 +19,9 @@ LONGEST_WAIT_SECONDS = 3600
 BYTES_A_TOKEN = 4
 #: Every word for an answer's end that we have met, as OpenAI's.
 FINISH_REASONS = {
-    **dict.fromkeys(("stop", "eos", "eos_token", "stop_str", "stop_token", "stop_sequence", "end_turn", "word"), "stop"),
+    **dict.fromkeys(
+        ("stop", "eos", "eos_token", "stop_str", "stop_token", "stop_sequence", "end_turn", "word"), "stop"
+    ),
     **dict.fromkeys(("length", "max_tokens", "max_length", "limit", "model_length"), "length"),
     **dict.fromkeys(("tool_calls", "tool_call", "tool_use"), "tool_calls"),
     "function_call": "function_call",
@@ -27,7 +29,9 @@ FINISH_REASONS = {
 }
 #: The backend gave up on an answer; what there is of it is not one.
 FAILED = frozenset({"abort", "aborted", "cancelled", "canceled", "error", "failed"})
-CONTEXT = re.compile(r"context.{0,20}(length|size|window)|exceed_context|maximum.{0,20}length|too many tokens", re.I)
+CONTEXT = re.compile(
+    r"context.{0,20}(length|size|window)|exceed_context|maximum.{0,20}length|too many tokens", re.IGNORECASE
+)
 
 
 @dataclass(slots=True)
@@ -47,6 +51,56 @@ class Piece:
     text: str = ""
     logprobs: dict[str, Any] | None = None
     finish_reason: str | None = None
+
+
+class Answers:
+    """What a stream has said of all its answers so far; each ends once, and nothing follows its end."""
+
+    def __init__(self, num_choices: int) -> None:
+        self._reasons: list[str | None] = [None] * num_choices
+        self.usage: dict[str, Any] | None = None
+        """As the backend counts, once it has."""
+        self.text = ""
+        """Of all answers, in the order of its coming."""
+        self.is_done = False
+        """Whether the backend said that nothing more comes."""
+
+    @property
+    def finish_reasons(self) -> list[str]:
+        """How those answers ended that have."""
+        return [reason for reason in self._reasons if reason]
+
+    @property
+    def are_whole(self) -> bool:
+        """Whether every answer has ended."""
+        return all(self._reasons)
+
+    def take(self, event: Mapping[str, Any]) -> list[Piece]:
+        """Return what an event adds.
+
+        Raises:
+            Problem: 502, an answer was given up.
+        """
+        self.usage = usage_of(event) or self.usage
+        news = [piece for piece in pieces_of(event, num_choices=len(self._reasons)) if not self._reasons[piece.index]]
+        for piece in news:
+            self._reasons[piece.index] = piece.finish_reason or self._reasons[piece.index]
+            self.text += piece.text + str(piece.delta.get("content", ""))
+        return news
+
+    def rest(self) -> list[Piece]:
+        """Return the ends that a server which says it is done has not told.
+
+        Raises:
+            Problem: 502, it never said so: the answers broke off.
+        """
+        if self.are_whole:
+            return []
+        if not self.is_done:
+            raise _broken("the backend's answer broke off")
+        open_ = [index for index, reason in enumerate(self._reasons) if not reason]
+        self._reasons = [reason or "stop" for reason in self._reasons]
+        return [Piece(index, finish_reason="stop") for index in open_]
 
 
 def pieces_of(event: Mapping[str, Any], *, num_choices: int) -> list[Piece]:
@@ -93,7 +147,9 @@ def finish_reason_of(choice: Mapping[str, Any]) -> str | None:
 
 def _delta(said: Mapping[str, Any]) -> dict[str, Any]:
     delta: dict[str, Any] = {
-        key: said[key] for key in ("content", "refusal", "reasoning_content") if isinstance(said.get(key), str) and said[key]
+        key: said[key]
+        for key in ("content", "refusal", "reasoning_content")
+        if isinstance(said.get(key), str) and said[key]
     }
     calls = said.get("tool_calls")
     if isinstance(calls, list) and (good := [call for call in calls if isinstance(call, dict)]):
@@ -122,9 +178,11 @@ def usage_of(event: Mapping[str, Any]) -> dict[str, Any] | None:
     return found
 
 
-def estimated_usage(prompt: str, num_pieces: int) -> dict[str, Any]:
-    """Return what is told where the backend tells nothing, marked as an estimate: a piece is a token, as are 4 bytes."""
-    return _counted(math.ceil(len(prompt.encode("utf-8", "replace")) / BYTES_A_TOKEN), num_pieces) | {"estimated": True}
+def estimated_usage(prompt: str, completion: str) -> dict[str, Any]:
+    """Return what is told where the backend tells nothing, marked as an estimate: four bytes are a token."""
+    return _counted(*(math.ceil(len(text.encode()) / BYTES_A_TOKEN) for text in (prompt, completion))) | {
+        "estimated": True
+    }
 
 
 def _counted(prompt: int, completion: int) -> dict[str, Any]:
@@ -154,18 +212,8 @@ def problem_of(status: int, headers: Mapping[str, str], body: bytes) -> Problem:
         headers: of which Retry-After is passed on.
         body: JSON, or anything.
     """
-    if status in {401, 403}:
-        return _broken("the backend refuses our key; see serve.backend_key_variable")
-    if status == 429:
-        return overloaded("the backend is busy; try again shortly", retry_after_seconds=_wait_seconds(headers, 2))
-    if status == 503:
-        return overloaded("the backend is not ready", retry_after_seconds=_wait_seconds(headers, 5), status=503)
-    if status in {408, 504}:
-        return Problem(504, "the backend took too long", "backend_timeout", "api_error")
-    if 300 <= status < 400:
-        return _broken("the backend sends us elsewhere; set serve.backend to its final address")
-    if status >= 500 or status < 300:
-        return _broken("the backend failed")
+    if (own := _own_trouble(status, headers)) is not None:
+        return own
     message, param, code = _told(body)
     if CONTEXT.search(message) or CONTEXT.search(code):
         code = "context_length_exceeded"
@@ -173,6 +221,24 @@ def problem_of(status: int, headers: Mapping[str, str], body: bytes) -> Problem:
         return Problem(404, message or "the backend knows no such model or route", code or "not_found", param=param)
     status = 413 if status == 413 else 400
     return Problem(status, message or "the backend refuses the request", code or "invalid_value", param=param)
+
+
+def _own_trouble(status: int, headers: Mapping[str, str]) -> Problem | None:
+    """Return what is wrong with the backend itself; None where its status is about the request."""
+    if status in {400, 404, 413, 422} or (404 < status < 500 and status not in {408, 429}):
+        return None
+    if status == 429:
+        return overloaded("the backend is busy; try again shortly", retry_after_seconds=_wait_seconds(headers, 2))
+    if status == 503:
+        return overloaded("the backend is not ready", retry_after_seconds=_wait_seconds(headers, 5), status=503)
+    if status in {408, 504}:
+        return Problem(504, "the backend took too long", "backend_timeout", "api_error")
+    why = "the backend failed"
+    if status in {401, 403}:
+        why = "the backend refuses our key; see serve.backend_key_variable"
+    elif 300 <= status < 400:
+        why = "the backend sends us elsewhere; set serve.backend to its final address"
+    return _broken(why)
 
 
 def _broken(message: str) -> Problem:

@@ -228,15 +228,16 @@ def _mark(served: ServedModel, id_: int) -> str:
 
 
 def tokenizer_info(call: Call) -> dict[str, Any]:
-    """Describe the tokenizer; the three names as Hugging Face has them, so that others need no copy of it.
+    """Describe the tokenizer, with the names of its marks, so that others need no copy of it.
 
-    The chat template is not told: who fills it in as a text would send roles that are text. Send messages instead.
+    The mark between documents both begins and ends one: lm_eval takes the end where the beginning's id is 0. The chat
+    template is not told: who fills it in as a text would send roles that are text. Send messages instead.
     """
     served = call.house.engine.served
     tokenizer, reserved = served.tokenizer, served.tokenizer.reserved
     return {
         "bos_token": _mark(served, reserved.end_of_text),
-        "eos_token": _mark(served, reserved.end),
+        "eos_token": _mark(served, reserved.end_of_text),
         "pad_token": _mark(served, reserved.pad),
         "chat_template": None,
         "model": served.name,
