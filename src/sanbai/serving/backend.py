@@ -133,7 +133,7 @@ def explained(seconds: float) -> Iterator[None]:
         raise Problem(
             504, f"the backend said nothing for {seconds:g} seconds", "backend_timeout", "api_error"
         ) from None
-    except (httpx2.HTTPError, httpx2.StreamError):
+    except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL):
         raise broken("the connection to the backend broke") from None
 
 

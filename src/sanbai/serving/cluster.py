@@ -51,7 +51,6 @@ class Deployment:
         settings: of each replica's engine.
         replicas: how many.
         cpus: of each.
-        gpus: of each, may be a fraction.
         model: a registered model instead of the one in service.
     """
 
@@ -60,7 +59,6 @@ class Deployment:
     settings: ServeRecipe
     replicas: int = 2
     cpus: float = 1.0
-    gpus: float = 0.0
     model: str = ""
 
 
@@ -153,7 +151,7 @@ def _application(serve: Any, wanted: Deployment) -> Any:
     deployment = serve.deployment(
         name="api",
         num_replicas=wanted.replicas,
-        ray_actor_options={"num_cpus": wanted.cpus, "num_gpus": wanted.gpus},
+        ray_actor_options={"num_cpus": wanted.cpus},
         max_ongoing_requests=room,
         graceful_shutdown_timeout_s=wanted.settings.shutdown_seconds,
         health_check_period_s=HEALTH_SECONDS,

@@ -269,7 +269,9 @@ def _told(body: bytes) -> tuple[str, str, str]:
 
 
 def _line(text: object) -> str:
-    return " ".join(text.split())[:LONGEST_MESSAGE] if isinstance(text, str) else ""
+    if not isinstance(text, str):
+        return ""
+    return " ".join(text.split())[:LONGEST_MESSAGE].encode("utf-8", "replace").decode("utf-8")
 
 
 def _wait_seconds(headers: Mapping[str, str], default: int) -> int:

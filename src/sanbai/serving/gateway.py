@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from sanbai.feedback.accounts import Account
 from sanbai.serving.backend import Backend, broken, key_of
-from sanbai.serving.dialect import Answers, Piece
+from sanbai.serving.dialect import Answers, Piece, estimated_usage
 from sanbai.serving.engine import Outcome, State
 from sanbai.serving.metrics import Metrics
 from sanbai.serving.problems import Problem, overloaded
@@ -294,7 +294,7 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(reading, stopping, return_exceptions=True)
             reason = (answers.finish_reasons or [""])[0] if state == "done" else ""
-            usage = answers.usage or {"completion_tokens": 0}
+            usage = _usage(turns, answers)
             wanted.on_end(
                 Outcome(
                     state,
@@ -314,8 +314,7 @@ class Gateway:
                             wanted.on_text(text)
             finally:
                 await feed.close()
-            if answers.usage is not None:
-                self.count(answers.usage, answers.finish_reasons)
+            self.count(_usage(turns, answers), answers.finish_reasons)
 
     async def _open_chat(self, turns: Turns, seed: int) -> Feed:
         """Ask the backend; a conversation that is too long for it loses its oldest turns."""
@@ -365,6 +364,10 @@ class RemoteConversation:
         """See `writer.Conversation`."""
         self.gateway.check_room(len(wanted))
         return [self.gateway.write(self.turns, one) for one in wanted]
+
+
+def _usage(turns: Turns, answers: Answers) -> Event:
+    return answers.usage or estimated_usage("\n".join(turn["content"] for turn in turns), answers.text)
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, call: Stop) -> None:

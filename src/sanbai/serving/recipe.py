@@ -64,6 +64,7 @@ class ServeRecipe(RecipeSection):
         parts = urlsplit(self.backend)
         if self.backend and (parts.scheme not in {"http", "https"} or not parts.hostname):
             raise ValueError("backend: wanted http://HOST:PORT/v1 or https://HOST/v1")
+        _ = parts.port  # raises where it is none
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("backend: wanted no user, query or fragment; a key goes into backend_key_variable")
         return self
