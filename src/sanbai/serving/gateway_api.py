@@ -138,6 +138,7 @@ class _Stream(StreamingResponse):
 async def complete_chat(call: Call) -> Response:
     """Answer a chat completion."""
     request = call.body(ChatRequest)
+    request.check_supported()
     if call.session is not None and any(one.role in {"system", "developer"} for one in request.messages):
         raise Problem(403, "system messages need an API key", "forbidden", "permission_error", param="messages")
     body = _body(call, request)
@@ -149,6 +150,7 @@ async def complete_chat(call: Call) -> Response:
 async def complete_text(call: Call) -> Response:
     """Continue texts."""
     request = call.body(TextRequest)
+    request.check_supported()
     num_prompts = len(each_prompt(request.prompt))
     if not num_prompts:
         raise Problem(400, "prompt: wanted at least one", "invalid_value", param="prompt")
