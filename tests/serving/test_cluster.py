@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ import httpx2
 import pytest
 from tests.serving.conftest import Site, ask, make_model, read_events, running_site
 
-from sanbai.feedback.accounts import add_account, make_api_key
+from sanbai.feedback.accounts import add_account, find_api_key, make_api_key
 from sanbai.feedback.registry import RegisteredModel, add_model, serve
 from sanbai.feedback.store import Store
 from sanbai.foundation.errors import ResourceError
 from sanbai.foundation.workspace import Workspace
 from sanbai.generation.sampling import Sampling
 from sanbai.serving.app import REPLICA_TABLE, create_replica
-from sanbai.serving.cluster import Deployment, deploy, withdraw
+from sanbai.serving.cluster import Deployment, deploy, replicas
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.serving.server import loopback_server
 from sanbai.text.tokenizer import Tokenizer
@@ -66,7 +66,8 @@ def test_without_ray_one_line_says_what_to_install(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[Any]:
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray.cluster_utils import Cluster
 
@@ -94,27 +95,26 @@ def test_a_node_killed_under_load_loses_no_request(
     store.create()
     add_model(store, RegisteredModel("model-0", "policy", make_model(workspace, tokenizer, 0)))
     serve(store, "model-0", round=0, actor="test")
-    monkeypatch.setenv("CLUSTER_KEY", make_api_key(store, add_account(store, "gateway", "user"), ("v1",)))
+    key = make_api_key(store, add_account(store, "anna", "user"), ("v1",))
     with loopback_server(create_replica(workspace, store, settings=SETTINGS)) as url:
-        expected = [answer(url, number) for number in range(10)]
+        expected = [answer(url, key, number) for number in range(10)]
     wanted = Deployment(workspace.root, workspace.database_url, SETTINGS, replicas=2)
-    backend = deploy(wanted, address=cluster.address)
-    try:
+    with replicas(store, wanted, address=cluster.address) as (settings, gateways_key):
+        monkeypatch.setenv("BACKEND_KEY", gateways_key)
         with running_site(
             tmp_path / "gateway",
             tokenizer,
             models=0,
-            backend=backend,
-            backend_key_variable="CLUSTER_KEY",
-            backend_retries=8,
+            backend=settings.backend,
+            backend_key_variable="BACKEND_KEY",
+            backend_retries=settings.backend_retries,
             max_running=100,
         ) as gateway:
-            monkeypatch.setenv("GATEWAY_KEY", gateway.key())
             kill = functools.partial(kill_node, cluster, second)
-            done, straight = load(gateway.url, backend.removesuffix("/v1"), kill=kill)
-    finally:
-        withdraw()
-        store.close()
+            ours, rays = (gateway.url, gateway.key()), (settings.backend.removesuffix("/v1"), key)
+            done, straight = load(ours, rays, kill=kill)
+    assert find_api_key(store, gateways_key) is None, "the gateway's key outlives it"
+    store.close()
     assert None in straight, "the node died with nobody on it; the test shows nothing"
     assert len(done) == ASKED
     assert all(text == expected[number % 10] for number, text in enumerate(done))
@@ -130,28 +130,40 @@ def kill_node(cluster: Any, node: Any) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
-def answer(url: str, number: int, *, variable: str = "CLUSTER_KEY") -> str | None:
+def answer(url: str, key: str, number: int) -> str | None:
     """What a server says to one of ten questions; None where it fails."""
     body = {"model": "sanbai", "prompt": f"{number} + 12", "seed": number, "temperature": 1.0, "max_tokens": 60}
-    headers = {"Authorization": f"Bearer {os.environ[variable]}"}
     try:
-        response = httpx2.post(f"{url}/v1/completions", json=body, headers=headers, timeout=120)
+        response = httpx2.post(
+            f"{url}/v1/completions", json=body, headers={"Authorization": f"Bearer {key}"}, timeout=120
+        )
     except httpx2.TransportError:
         return None
     return str(response.json()["choices"][0]["text"]) if response.status_code == 200 else None
 
 
-def load(gateway: str, straight: str, *, kill: Any) -> tuple[list[str | None], list[str | None]]:
-    """Ask through the gateway and of Ray's own proxy, as often and 8 at a time each; kill after a quarter."""
+def load(
+    ours: tuple[str, str], rays: tuple[str, str], *, kill: Callable[[], None]
+) -> tuple[list[str | None], list[str | None]]:
+    """Ask the gateway and Ray's own proxy, as often and 8 at a time each; kill after a quarter.
+
+    Args:
+        ours: address and key of the gateway.
+        rays: of the proxy.
+        kill: what happens in between.
+
+    Returns:
+        The answers of both.
+    """
     begun = threading.Semaphore(0)
 
     def through(number: int) -> str | None:
         begun.release()
-        return answer(gateway, number % 10, variable="GATEWAY_KEY")
+        return answer(*ours, number % 10)
 
     with ThreadPoolExecutor(8) as patient, ThreadPoolExecutor(8) as hasty:
         asked = [patient.submit(through, number) for number in range(ASKED)]
-        bare = [hasty.submit(answer, straight, number % 10) for number in range(ASKED)]
+        bare = [hasty.submit(answer, *rays, number % 10) for number in range(ASKED)]
         for _ in range(ASKED // 4):
             begun.acquire()
         time.sleep(0.05)
