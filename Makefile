@@ -13,7 +13,7 @@ help: ## list the targets
 quickstart: $(VENV)/.core ## make an assistant from nothing on the tiny world, then chat with it (ARGS="--no-serve --json" ends after the report)
 	@$(BIN)/sanbai quickstart $(ARGS)
 
-setup: $(VENV)/.test ## make .venv and install the package, editable, with its test extra
+setup: $(VENV)/.test ## make .venv and install the package, editable, with what its tests need
 
 test: setup browser check ## lint, types, import layers and tests
 	$(BIN)/python -m pytest -m "not long and not browser" --numprocesses 2 --dist loadfile
@@ -64,5 +64,5 @@ $(VENV)/.core: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,harness]'
 	@touch $@ $(VENV)/.core

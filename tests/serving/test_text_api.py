@@ -162,7 +162,24 @@ def test_tokens_and_text_are_each_others_inverse(site: Site, tokenizer: Tokenize
     assert program.post("/tokenize", json={"messages": messages}).json()["tokens"] == encode_prompt(tokenizer, messages)
     assert program.post("/tokenize", json={}).status_code == 400
     assert program.post("/detokenize", json={"tokens": [99_999]}).status_code == 400
-    assert program.get("/tokenizer_info").json()["vocab_size"] == tokenizer.vocab_size
+
+
+def test_the_tokenizer_names_its_marks_and_a_name_alone_is_the_mark(site: Site, tokenizer: Tokenizer) -> None:
+    program = site.program()
+    told = program.get("/tokenizer_info").json()
+    assert told["vocab_size"] == tokenizer.vocab_size
+    assert (told["bos_token"], told["eos_token"]) == ("<|end_of_text|>", "<|end_of_text|>")
+    for name, id_ in (("bos_token", tokenizer.reserved.end_of_text), ("pad_token", tokenizer.reserved.pad)):
+        assert program.post("/tokenize", json={"prompt": told[name]}).json()["tokens"] == [id_]
+    within = program.post("/tokenize", json={"prompt": f"Anna {told['bos_token']}"}).json()["tokens"]
+    assert not tokenizer.reserved_ids & set(within)
+
+
+def test_a_text_may_have_as_many_stops_as_evaluations_send(site: Site) -> None:
+    body = {"model": "sanbai", "prompt": TEXT, "max_tokens": 2}
+    stops = [f"stop {number}" for number in range(17)]
+    assert site.program().post("/v1/completions", json=body | {"stop": stops[:16]}).status_code == 200
+    assert site.program().post("/v1/completions", json=body | {"stop": stops}).status_code == 400
 
 
 @pytest.mark.parametrize("place", ["/v1/completions", "/tokenize", "/detokenize"])

@@ -19,15 +19,60 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), default=None, help="Instead of the recipe's; 8300 if none says.")
 @click.option("--recipe", default="", help="Take the section [serve] of this recipe.")
 @click.option("--model", default="", help="Serve this registered model instead of the one that passed the gate.")
+@click.option("--backend", default="", help="Let another server answer: vLLM, SGLang, llama.cpp; http://HOST:PORT/v1.")
+@click.option("--backend-key-variable", default="", help="Environment variable that holds the backend's key.")
+@click.option("--cluster", default="", help="Run the engine on this Ray cluster: HOST:6379, auto or local.")
+@click.option("--replicas", type=click.IntRange(1, 10_000), default=2, show_default=True, help="Engines there.")
 @workspace_options
-def command(port: int | None, recipe: str, model: str, workspace: Path, database: str) -> None:
+def command(
+    port: int | None,
+    recipe: str,
+    model: str,
+    backend: str,
+    backend_key_variable: str,
+    cluster: str,
+    replicas: int,
+    workspace: Path,
+    database: str,
+) -> None:
     """Serve until stopped."""
     from sanbai.cli.recipes import find_recipe, read_recipe
+    from sanbai.foundation.errors import UsageError
+    from sanbai.foundation.recipe import validate_recipe
     from sanbai.serving.recipe import ServeRecipe
 
     settings = read_recipe(find_recipe(recipe))[1] if recipe else ServeRecipe()
+    given = {"backend": backend, "backend_key_variable": backend_key_variable}
+    changes = {name: value for name, value in given.items() if value}
+    settings = validate_recipe(ServeRecipe, {**settings.model_dump(), **changes}, source="--backend")
+    if settings.backend and (model or cluster):
+        raise UsageError("--backend: it answers alone; by serve.backend_model; leave --model and --cluster out")
     listener = take_port(settings, port)
-    serve_workspace(open_workspace(workspace, database), settings, listener, model=model)
+    space = open_workspace(workspace, database)
+    if cluster:
+        serve_on_cluster(space, settings, listener, address=cluster, replicas=replicas, model=model)
+    else:
+        serve_workspace(space, settings, listener, model=model)
+
+
+def serve_on_cluster(
+    workspace: Workspace, settings: ServeRecipe, listener: socket.socket, *, address: str, replicas: int, model: str
+) -> None:
+    """Serve a workspace until stopped, with engines on a Ray cluster.
+
+    Raises:
+        ResourceError: Ray is not installed, or the cluster cannot be reached.
+        UnknownNameError: no model has the name that is given.
+    """
+    from sanbai.cli.stores import open_store
+    from sanbai.serving import cluster
+
+    store = open_store(workspace)
+    wanted = cluster.Deployment(
+        workspace.root.absolute(), workspace.database_url, settings, replicas=replicas, model=model
+    )
+    with cluster.replicas(store, wanted, address=address) as (gateway, key):
+        serve_workspace(workspace, gateway, listener, backend_key=key)
 
 
 def take_port(settings: ServeRecipe, port: int | None) -> socket.socket:
@@ -42,7 +87,9 @@ def take_port(settings: ServeRecipe, port: int | None) -> socket.socket:
     return open_socket(settings.host, settings.port if port is None else port, allow_remote=settings.allow_remote)
 
 
-def serve_workspace(workspace: Workspace, settings: ServeRecipe, listener: socket.socket, *, model: str = "") -> None:
+def serve_workspace(
+    workspace: Workspace, settings: ServeRecipe, listener: socket.socket, *, model: str = "", backend_key: str = ""
+) -> None:
     """Serve a workspace until stopped, telling where and, at the first start, how to sign in.
 
     Raises:
@@ -68,6 +115,7 @@ def serve_workspace(workspace: Workspace, settings: ServeRecipe, listener: socke
         welcome=greet(workspace),
         promote=lambda number, reason, actor: promote(store, number, actor=actor, override_reason=reason),
         model=model,
+        backend_key=backend_key,
     )
     address = base_url_of(listener)
     click.echo(f"Sanbai serves on {address}", err=True)

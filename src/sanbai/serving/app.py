@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Lifespan
 
 from sanbai.feedback import registry
 from sanbai.feedback.generations import recover_generations
@@ -20,6 +21,7 @@ from sanbai.serving import (
     account_routes,
     chat_routes,
     embeddings_api,
+    gateway_api,
     label_routes,
     openai_api,
     page_routes,
@@ -29,25 +31,35 @@ from sanbai.serving import (
 )
 from sanbai.serving.chat import Chat
 from sanbai.serving.engine import Engine
+from sanbai.serving.gateway import Gateway
 from sanbai.serving.house import House, Promote, Rollback
 from sanbai.serving.problems import Problem, not_found
 from sanbai.serving.recipe import ServeRecipe
-from sanbai.serving.routes import make_routes, problem_response
+from sanbai.serving.routes import PROGRAMS, Row, make_routes, problem_response
 from sanbai.serving.security import Guard
 from sanbai.serving.welcome import Welcome
+from sanbai.serving.writer import EngineWriter
 
-#: Everything that can be asked; what is not here is refused.
-TABLE = (
+#: The pages and what they ask for.
+PAGES = (
     *page_routes.ROWS,
     *sign_in_routes.ROWS,
     *chat_routes.ROWS,
     *label_routes.ROWS,
     *rounds_routes.ROWS,
     *account_routes.ROWS,
+)
+#: Everything that can be asked; what is not here is refused.
+TABLE = (
+    *PAGES,
     *openai_api.ROWS,
     *text_api.ROWS,
     *embeddings_api.ROWS,
 )
+#: What a replica behind a gateway answers: programs alone.
+REPLICA_TABLE = tuple(row for row in TABLE if row.path.startswith((*PROGRAMS, "/health", "/ready")))
+#: The same where a backend answers.
+GATEWAY_TABLE = (*PAGES, *gateway_api.ROWS)
 
 
 def create_app(
@@ -59,6 +71,7 @@ def create_app(
     promote: Promote | None = None,
     rollback: Rollback | None = None,
     model: str = "",
+    backend_key: str = "",
 ) -> Starlette:
     """Make the application of one server. Its engine starts and ends with the application's lifespan.
 
@@ -71,15 +84,21 @@ def create_app(
             registry's newest policy of the round is served.
         rollback: (who) -> brings back the model that served before; without one, the registry does.
         model: name of a registered model to serve instead of the registry's.
+        backend_key: of the settings' backend, instead of the environment's.
+
+    Raises:
+        UsageError: the backend's key is not in the environment.
     """
     engine = Engine(workspace, store, settings, model=model)
+    gateway = Gateway(settings, key=backend_key) if settings.backend else None
     house = House(
         workspace=workspace,
         store=store,
         settings=settings,
         welcome=welcome,
         engine=engine,
-        chat=Chat(store, engine, settings),
+        gateway=gateway,
+        chat=Chat(store, gateway or EngineWriter(engine, settings), settings),
         promote=promote or _promote_in(store),
         rollback=rollback or _rollback_in(store),
     )
@@ -87,18 +106,57 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         await run_in_threadpool(recover_generations, store)
-        await run_in_threadpool(engine.start)
+        await (gateway.start() if gateway else run_in_threadpool(engine.start))
         try:
             yield
         finally:
             # The server has waited for its open connections by now; whoever is left has had the time.
-            await run_in_threadpool(engine.close, grace_seconds=0.0)
+            await (gateway.close() if gateway else run_in_threadpool(engine.close, grace_seconds=0.0))
             await run_in_threadpool(house.chat.close)
 
+    return _application(house, GATEWAY_TABLE if gateway else TABLE, lifespan)
+
+
+def create_replica(workspace: Workspace, store: Store, *, settings: ServeRecipe, model: str = "") -> Starlette:
+    """Make the application of one of several equal servers behind a gateway: the routes for programs and an engine.
+
+    Conversations are the gateway's: nothing is recovered here, and nothing but the registry and the keys is read.
+
+    Args:
+        workspace: where the artifacts of models lie.
+        store: created already; shared by all.
+        settings: the recipe section `[serve]`.
+        model: name of a registered model to serve instead of the registry's.
+    """
+    engine = Engine(workspace, store, settings, model=model)
+    house = House(
+        workspace=workspace,
+        store=store,
+        settings=settings,
+        welcome=Welcome(""),
+        engine=engine,
+        gateway=None,
+        chat=Chat(store, EngineWriter(engine, settings), settings),
+        promote=_promote_in(store),
+        rollback=_rollback_in(store),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await run_in_threadpool(engine.start)
+        try:
+            yield
+        finally:
+            await run_in_threadpool(engine.close, grace_seconds=0.0)
+
+    return _application(house, REPLICA_TABLE, lifespan)
+
+
+def _application(house: House, rows: Sequence[Row], lifespan: Lifespan[Starlette]) -> Starlette:
     app = Starlette(
-        routes=make_routes(house, TABLE),
+        routes=make_routes(house, rows),
         lifespan=lifespan,
-        middleware=[Middleware(Guard, allow_remote=settings.allow_remote)],
+        middleware=[Middleware(Guard, allow_remote=house.settings.allow_remote)],
         exception_handlers={HTTPException: _refuse},
     )
     app.router.redirect_slashes = False

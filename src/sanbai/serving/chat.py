@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,16 +19,15 @@ from sanbai.feedback.accounts import Account
 from sanbai.feedback.conversations import Message
 from sanbai.feedback.generations import Ending, Generation, Plan
 from sanbai.feedback.store import Store
-from sanbai.foundation.errors import DataError
+from sanbai.foundation.errors import DataError, UnknownNameError
 from sanbai.foundation.files import canonical_json
 from sanbai.foundation.seeds import derive_seed
-from sanbai.generation.request import NewToken, Request
-from sanbai.serving.engine import Engine, Order, Outcome, ServedModel
+from sanbai.serving.engine import Outcome
 from sanbai.serving.event_log import EventLog
 from sanbai.serving.markdown import render_markdown
 from sanbai.serving.problems import Problem, overloaded
 from sanbai.serving.recipe import ServeRecipe
-from sanbai.text.chat_template import encode_prompt
+from sanbai.serving.writer import Stop, Wanted, Writer
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +39,28 @@ SEED_BITS = 48  # exact as a number of JavaScript
 class Answer:
     """One answer in the making: what the scribe writes to its log and to the store."""
 
-    def __init__(self, store: Store, owner: Account, generation: Generation, model: ServedModel) -> None:
-        self.owner, self.generation, self.model = owner, generation, model
+    def __init__(self, store: Store, owner: Account, generation: Generation, round_number: int) -> None:
+        self.owner, self.generation, self.round = owner, generation, round_number
         self.log = EventLog()
-        self.order: Order | None = None
         self._store = store
         self._texts: list[str] = []
         self._unkept: list[str] = []
         self._num_kept = 0
         self._rendered_at = self._kept_at = time.monotonic()
+        self._stop: Stop | None = None
+        self._is_unwanted = False
+
+    def begin(self, stop: Stop) -> None:
+        """Learn how to end what its writer has begun."""
+        self._stop = stop
+        if self._is_unwanted:
+            stop()
+
+    def stop(self) -> None:
+        """End it at the next token, or as soon as it begins."""
+        self._is_unwanted = True
+        if self._stop is not None:
+            self._stop()
 
     def add(self, text: str) -> None:
         """Take what one more token adds."""
@@ -77,7 +89,7 @@ class Answer:
         if outcome.state == "failed":
             self.log.append("error", {"message": "the answer could not be generated; try again"}, last=True)
         else:
-            self.log.append("done", done_event(self.generation, ending, text, self.model.round), last=True)
+            self.log.append("done", done_event(self.generation, ending, text, self.round), last=True)
 
 
 def done_event(generation: Generation, ending: Ending, text: str, round_number: int) -> dict[str, Any]:
@@ -99,8 +111,8 @@ class Chat:
     The engine's thread must not wait for pages and disks: one thread, the scribe, renders and keeps what it says.
     """
 
-    def __init__(self, store: Store, engine: Engine, settings: ServeRecipe) -> None:
-        self._store, self._engine, self._settings = store, engine, settings
+    def __init__(self, store: Store, writer: Writer, settings: ServeRecipe) -> None:
+        self._store, self._writer, self._settings = store, writer, settings
         self._scribe = ThreadPoolExecutor(1, "sanbai-scribe")
         self._answers: dict[str, Answer] = {}
         self._lock = threading.Lock()
@@ -145,8 +157,8 @@ class Chat:
         answer = self._answers.get(generation_id)
         if answer is None or answer.owner.id != owner.id:
             generations.find_generation(self._store, owner, generation_id)
-        elif answer.order is not None:
-            answer.order.stop()
+        else:
+            answer.stop()
 
     def delete(self, owner: Account, conversation_id: str) -> None:
         """Delete a conversation and stop what is being written in it.
@@ -176,8 +188,7 @@ class Chat:
         text = conversations.find_message(self._store, owner, generation.message_id).content
         if after < 0:
             log.append("text", {"text": text})
-        round_number = registry.find_model(self._store, generation.plan.model).round
-        log.append("done", done_event(generation, generation.ending, text, round_number), last=True)
+        log.append("done", done_event(generation, generation.ending, text, self._round(generation)), last=True)
         return log
 
     def text_so_far(self, generation_id: str) -> str:
@@ -185,47 +196,40 @@ class Chat:
         answer = self._answers.get(generation_id)
         return "".join(event.data["text"] for event in answer.log.after(-1) if event.kind == "text") if answer else ""
 
+    def _round(self, generation: Generation) -> int:
+        try:
+            return registry.find_model(self._store, generation.plan.model).round
+        except UnknownNameError:
+            return 0  # a backend's model
+
     def _check_room(self, owner: Account, count: int) -> None:
-        _ = self._engine.served
-        self._engine.check_room(count)
+        self._writer.check_room(count)
         with self._lock:
             active = sum(answer.owner.id == owner.id for answer in self._answers.values())
         if active + count > self._settings.max_active_per_account:
             raise overloaded("you have several answers running; wait for one to end", retry_after_seconds=2)
 
     def _begin(self, owner: Account, parent: Message, count: int, seed: int | None) -> list[Generation]:
-        served = self._engine.served
-        sampling = self._settings.sampling
-        room = max(served.context // 2, served.context - sampling.max_new_tokens)
         turns = [{"role": one.role, "content": one.content} for one in conversations.path_to(self._store, parent)]
-        prompt = encode_prompt(served.tokenizer, turns, max_tokens=room)
+        conversation = self._writer.read(owner, turns)
         first = self._seed(owner, parent, turns) if seed is None else seed
-        plans = [
-            Plan(served.name, sampling.model_dump(mode="json"), first + number, len(prompt)) for number in range(count)
-        ]
+        drawn = self._settings.sampling.model_dump(mode="json")
+        plans = [Plan(conversation.model, drawn, first + number, conversation.prompt_tokens) for number in range(count)]
         begun = generations.begin_generations(self._store, parent, plans, drafts=count > 1)
-        answers = [Answer(self._store, owner, generation, served) for generation in begun]
+        answers = [Answer(self._store, owner, generation, conversation.round) for generation in begun]
         with self._lock:
             self._answers |= {answer.generation.id: answer for answer in answers}
-        for answer in answers:
-            request = Request(
-                prompt=prompt,
-                sampling=sampling,
-                seeds=[answer.generation.plan.seed],
-                stop_ids=served.stop_ids,
-                tenant=owner.id,
-                remember=self._settings.prefix_cache,
-            )
-            answer.order = Order(served, request, self._adding_to(answer), self._ending_of(answer))
         try:
-            self._engine.submit([answer.order for answer in answers if answer.order])
+            stops = conversation.answer([self._wanted(answer) for answer in answers])
         except Problem:
             for answer in answers:
                 self._end(answer, Outcome("failed", "", 0, 0.0))
             raise
+        for answer, stop in zip(answers, stops, strict=True):
+            answer.begin(stop)
         return begun
 
-    def _seed(self, owner: Account, parent: Message, turns: list[dict[str, str]]) -> int:
+    def _seed(self, owner: Account, parent: Message, turns: Sequence[Mapping[str, str]]) -> int:
         """Return a fresh seed; for simulated labelers one that what was asked determines.
 
         A round that was killed lets them ask again; the answers, and so the snapshot, are then the same.
@@ -236,18 +240,15 @@ class Chat:
         num_siblings = sum(one.parent_id == parent.id for one in made)
         return derive_seed(num_siblings, owner.name, canonical_json(turns)) >> (63 - SEED_BITS)
 
-    def _adding_to(self, answer: Answer) -> Callable[[NewToken], None]:
-        def add(new: NewToken) -> None:
-            if new.text:
-                self._scribe.submit(self._write, answer.add, new.text)
+    def _wanted(self, answer: Answer) -> Wanted:
+        return Wanted(
+            answer.generation.plan.seed,
+            on_text=lambda text: self._note(answer.add, text),
+            on_end=lambda outcome: self._note(self._end, answer, outcome),
+        )
 
-        return add
-
-    def _ending_of(self, answer: Answer) -> Callable[[int, Outcome], None]:
-        def end(_: int, outcome: Outcome) -> None:
-            self._scribe.submit(self._write, self._end, answer, outcome)
-
-        return end
+    def _note(self, write: Callable[..., None], *what: Any) -> None:
+        self._scribe.submit(self._write, write, *what)
 
     @staticmethod
     def _write(write: Callable[..., None], *what: Any) -> None:

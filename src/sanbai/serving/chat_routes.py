@@ -69,7 +69,7 @@ def welcome(call: Call) -> dict[str, Any]:
 
 def list_models(call: Call) -> dict[str, Any]:
     """Say which models exist and which one answers."""
-    served = call.house.engine.served_name
+    served = call.house.source.served_name
     models = [
         {"name": model.name, "kind": model.kind, "round": model.round, "served": model.name == served}
         for model in registry.list_models(call.house.store)

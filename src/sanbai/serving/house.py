@@ -10,6 +10,7 @@ from sanbai.foundation.workspace import Workspace
 from sanbai.serving.access import Throttle
 from sanbai.serving.chat import Chat
 from sanbai.serving.engine import Engine
+from sanbai.serving.gateway import Gateway
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.serving.welcome import Welcome
 
@@ -28,7 +29,14 @@ class House:
     settings: ServeRecipe
     welcome: Welcome
     engine: Engine
+    """Never started where there is a gateway."""
+    gateway: Gateway | None
     chat: Chat
     promote: Promote
     rollback: Rollback
     throttle: Throttle = field(default_factory=Throttle)
+
+    @property
+    def source(self) -> Engine | Gateway:
+        """Where answers come from."""
+        return self.gateway or self.engine

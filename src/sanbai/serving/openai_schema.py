@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -16,7 +16,6 @@ from sanbai.generation.sampling import Sampling
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import PlainText
 
-MOST_STOPS = 4
 MOST_BIASES = 300
 DEFAULT_MAX_TOKENS = 16
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -112,6 +111,7 @@ class SampledRequest(BaseModel):
     """What every request for answers may say about how they are drawn."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+    most_stops: ClassVar[int] = 4
 
     model: PlainText = Field(min_length=1, max_length=200)
     stream: bool | None = None
@@ -136,8 +136,8 @@ class SampledRequest(BaseModel):
     @field_validator("stop")
     @classmethod
     def _check_stops(cls, stop: str | list[str] | None) -> str | list[str] | None:
-        if isinstance(stop, list) and len(stop) > MOST_STOPS:
-            raise ValueError(f"wanted at most {MOST_STOPS} texts")
+        if isinstance(stop, list) and len(stop) > cls.most_stops:
+            raise ValueError(f"wanted at most {cls.most_stops} texts")
         return stop
 
     @property
@@ -217,6 +217,8 @@ class ChatRequest(SampledRequest):
 
 class TextRequest(SampledRequest):
     """The body of POST /v1/completions: texts, or token ids, to be continued."""
+
+    most_stops = 16  # the lm-evaluation-harness sends all of a task's, and the end of a text
 
     prompt: Prompt
     max_tokens: int | None = Field(default=None, ge=0, le=1_000_000)

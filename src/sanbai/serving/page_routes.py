@@ -55,7 +55,7 @@ def health(_: Call) -> dict[str, Any]:
 
 def ready(call: Call) -> Response:
     """Say whether requests should be sent here: a model is loaded, nothing is stuck, nobody is shutting down."""
-    engine = call.house.engine
+    engine = call.house.source
     why = engine.unready_because()
     state = {"running": engine.num_running, "waiting": engine.num_waiting}
     return JSONResponse({"status": why or "ready", **state}, 503 if why else 200)
@@ -63,7 +63,7 @@ def ready(call: Call) -> Response:
 
 def metrics(call: Call) -> Response:
     """Send the server's figures to Prometheus."""
-    return Response(call.house.engine.metrics_page(), media_type=CONTENT_TYPE)
+    return Response(call.house.source.metrics_page(), media_type=CONTENT_TYPE)
 
 
 def _file(path: Path) -> Response:

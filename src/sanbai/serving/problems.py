@@ -18,7 +18,7 @@ from sanbai.foundation.errors import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: a context manager that it passes through sets its traceback
 class Problem(Exception):  # noqa: N818 - the word for what a response tells
     """A request that is refused or failed; becomes the response.
 

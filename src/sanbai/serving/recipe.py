@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
 
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.generation.engine import Precision
@@ -43,3 +46,25 @@ class ServeRecipe(RecipeSection):
     """How answers in the chat are drawn; for the API, what a request does not say."""
     shutdown_seconds: float = Field(default=6.0, gt=0.0, le=600.0)
     """After SIGTERM, answers may go on for so long; then they are kept as interrupted."""
+    backend: str = Field(default="", max_length=500)
+    """Address of a server that speaks OpenAI's protocol, as `http://127.0.0.1:8000/v1`: it answers in place of the
+    engine here, which loads nothing. Empty: the engine answers."""
+    backend_model: str = Field(default="", max_length=200)
+    """Which of the backend's models answers; empty takes the first that it lists."""
+    backend_key_variable: str = Field(default="", pattern=r"[A-Za-z_][A-Za-z0-9_]*|")
+    """Environment variable that holds the backend's key; empty where it wants none."""
+    backend_timeout_seconds: float = Field(default=120.0, gt=0.0, le=3600.0)
+    """Longest silence of the backend before an answer counts as failed."""
+    backend_retries: int = Field(default=2, ge=0, le=10)
+    """How often a request is sent again that the backend failed before its first word."""
+
+    @model_validator(mode="after")
+    def _check_backend(self) -> Self:
+        """Of the whole section, so that a password in the address is not repeated."""
+        parts = urlsplit(self.backend)
+        if self.backend and (parts.scheme not in {"http", "https"} or not parts.hostname):
+            raise ValueError("backend: wanted http://HOST:PORT/v1 or https://HOST/v1")
+        _ = parts.port  # raises where it is none
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("backend: wanted no user, query or fragment; a key goes into backend_key_variable")
+        return self

@@ -106,15 +106,15 @@ def promote(call: Call) -> dict[str, Any]:
         why = "; ".join(verdict["reasons"]) or "the gate refused this round"
         raise Problem(409, why, "override_required", param="override_reason", headers={"x-should-retry": "false"})
     house.promote(found.n, reason, call.account.name)
-    house.engine.refresh()
-    return {"served": house.engine.served_name}
+    house.source.refresh()
+    return {"served": house.source.served_name}
 
 
 def rollback(call: Call) -> dict[str, Any]:
     """Bring back the model that served before."""
     call.house.rollback(call.account.name)
-    call.house.engine.refresh()
-    return {"served": call.house.engine.served_name}
+    call.house.source.refresh()
+    return {"served": call.house.source.served_name}
 
 
 def describe_verdict(verdict: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -196,14 +196,20 @@ async def _stream(frame: Frame, request: TextRequest) -> AsyncIterator[str]:
 
 
 def tokenize(call: Call) -> dict[str, Any]:
-    """Return the token ids of a text, or of messages as the model would read them."""
+    """Return the token ids of a text, or of messages as the model would read them.
+
+    A text that is a reserved token's name and nothing else is that token: programs that were told a name ask for its
+    id so. Within a text no name is more than its characters.
+    """
     request = call.body(TokenizeRequest)
     served = served_as(call, request.model)
     if request.messages is not None:
         turns = [{"role": one.role, "content": one.text} for one in request.messages]
         ids = encode_prompt(served.tokenizer, turns)
     else:
-        ids = served.tokenizer.encode(request.prompt or "")
+        marks = {_mark(served, id_): id_ for id_ in served.tokenizer.reserved_ids}
+        text = request.prompt or ""
+        ids = [marks[text]] if text in marks else served.tokenizer.encode(text)
     return {"tokens": ids, "count": len(ids), "max_model_len": served.context}
 
 
@@ -217,11 +223,23 @@ def detokenize(call: Call) -> dict[str, Any]:
     return {"prompt": served.tokenizer.decode(request.tokens)}
 
 
+def _mark(served: ServedModel, id_: int) -> str:
+    return served.tokenizer.token_bytes(id_).decode("utf-8", errors="replace")
+
+
 def tokenizer_info(call: Call) -> dict[str, Any]:
-    """Describe the tokenizer."""
+    """Describe the tokenizer, with the names of its marks, so that others need no copy of it.
+
+    The mark between documents both begins and ends one: lm_eval takes the end where the beginning's id is 0. The chat
+    template is not told: who fills it in as a text would send roles that are text. Send messages instead.
+    """
     served = call.house.engine.served
-    tokenizer = served.tokenizer
+    tokenizer, reserved = served.tokenizer, served.tokenizer.reserved
     return {
+        "bos_token": _mark(served, reserved.end_of_text),
+        "eos_token": _mark(served, reserved.end_of_text),
+        "pad_token": _mark(served, reserved.pad),
+        "chat_template": None,
         "model": served.name,
         "vocab_size": tokenizer.vocab_size,
         "max_model_len": served.context,
