@@ -94,6 +94,7 @@ def create_app(
             # The server has waited for its open connections by now; whoever is left has had the time.
             await run_in_threadpool(engine.close, grace_seconds=0.0)
             await run_in_threadpool(house.chat.close)
+            house.grammars.close()
 
     app = Starlette(
         routes=make_routes(house, TABLE),

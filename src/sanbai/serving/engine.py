@@ -66,6 +66,11 @@ class ServedModel:
         return self.tokenizer.reserved.ends()
 
     @functools.cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token."""
+        return max(len(self.tokenizer.token_bytes(id_)) for id_ in range(self.tokenizer.vocab_size))
+
+    @functools.cached_property
     def grammar_tokenizer(self) -> GrammarTokenizer:
         """The tokenizer as grammars see it."""
         return GrammarTokenizer(self.tokenizer, vocab_size=self.model.config.vocab_size, stop_ids=self.stop_ids)
@@ -462,3 +467,14 @@ def context_exceeded(served_model: ServedModel, prompt_tokens: int, *, param: st
         "context_length_exceeded",
         param=param,
     )
+
+
+def check_length(served_model: ServedModel, characters: int, *, param: str) -> None:
+    """Refuse, before it is cut into tokens, a text that cannot fit: no token holds more bytes than the longest.
+
+    Raises:
+        Problem: 400.
+    """
+    least = -(-characters // served_model.longest_token)  # a character has a byte at least
+    if least >= served_model.context:
+        raise context_exceeded(served_model, least, param=param)

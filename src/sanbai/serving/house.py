@@ -10,6 +10,7 @@ from sanbai.foundation.workspace import Workspace
 from sanbai.serving.access import Throttle
 from sanbai.serving.chat import Chat
 from sanbai.serving.engine import Engine
+from sanbai.serving.grammars import Grammars
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.serving.welcome import Welcome
 
@@ -32,3 +33,4 @@ class House:
     promote: Promote
     rollback: Rollback
     throttle: Throttle = field(default_factory=Throttle)
+    grammars: Grammars = field(default_factory=Grammars)
