@@ -59,6 +59,7 @@ LEAST_ROLE = {
     "POST /v1/chat/completions": "user",
     "POST /v1/completions": "user",
     "POST /v1/embeddings": "user",
+    "POST /v1/score": "user",
     "POST /tokenize": "user",
     "POST /detokenize": "user",
     "GET /tokenizer_info": "user",

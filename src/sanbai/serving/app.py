@@ -24,15 +24,18 @@ from sanbai.serving import (
     openai_api,
     page_routes,
     rounds_routes,
+    score_api,
     sign_in_routes,
     text_api,
 )
 from sanbai.serving.chat import Chat
 from sanbai.serving.engine import Engine
 from sanbai.serving.house import House, Promote, Rollback
+from sanbai.serving.idempotency import KeptAnswers
 from sanbai.serving.problems import Problem, not_found
 from sanbai.serving.recipe import ServeRecipe
-from sanbai.serving.routes import make_routes, problem_response
+from sanbai.serving.rewards import Rewards
+from sanbai.serving.routes import make_routes, note_failure, problem_response
 from sanbai.serving.security import Guard
 from sanbai.serving.welcome import Welcome
 
@@ -47,6 +50,7 @@ TABLE = (
     *openai_api.ROWS,
     *text_api.ROWS,
     *embeddings_api.ROWS,
+    *score_api.ROWS,
 )
 
 
@@ -80,6 +84,8 @@ def create_app(
         welcome=welcome,
         engine=engine,
         chat=Chat(store, engine, settings),
+        kept=KeptAnswers(settings.idempotency_seconds),
+        rewards=Rewards(workspace, store),
         promote=promote or _promote_in(store),
         rollback=rollback or _rollback_in(store),
     )
@@ -99,8 +105,8 @@ def create_app(
     app = Starlette(
         routes=make_routes(house, TABLE),
         lifespan=lifespan,
-        middleware=[Middleware(Guard, allow_remote=settings.allow_remote)],
-        exception_handlers={HTTPException: _refuse},
+        middleware=[Middleware(Guard, allow_remote=settings.allow_remote, max_requests=settings.max_requests)],
+        exception_handlers={HTTPException: _refuse, Exception: _fail},
     )
     app.router.redirect_slashes = False
     app.state.house = house
@@ -117,6 +123,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     response = problem_response(problem, request)
     response.headers.update(error.headers or {})
     return response
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    """Put what broke outside of every handler into the envelope."""
+    return problem_response(note_failure(error, request, route="?"), request)
 
 
 def _promote_in(store: Store) -> Promote:

@@ -11,7 +11,9 @@ from sanbai.serving.access import Throttle
 from sanbai.serving.chat import Chat
 from sanbai.serving.engine import Engine
 from sanbai.serving.grammars import Grammars
+from sanbai.serving.idempotency import KeptAnswers
 from sanbai.serving.recipe import ServeRecipe
+from sanbai.serving.rewards import Rewards
 from sanbai.serving.welcome import Welcome
 
 #: (round, reason for overruling the gate or "", who): put a round's policy into service.
@@ -30,6 +32,8 @@ class House:
     welcome: Welcome
     engine: Engine
     chat: Chat
+    kept: KeptAnswers
+    rewards: Rewards
     promote: Promote
     rollback: Rollback
     throttle: Throttle = field(default_factory=Throttle)

@@ -19,15 +19,12 @@ from sanbai.generation.request import NewToken, Request, TokenMask, TopLogprobs
 from sanbai.generation.sampling import Sampling
 from sanbai.serving.answers import Answers, Choice
 from sanbai.serving.engine import Outcome, ServedModel, check_length, context_exceeded
-from sanbai.serving.openai_schema import ChatMessage, ChatRequest, SampledRequest
+from sanbai.serving.openai_schema import ALIAS, ChatMessage, ChatRequest, SampledRequest
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import Call, Row
-from sanbai.serving.sse import PING, data_text, stream_response
+from sanbai.serving.sse import DONE, PING, data_text, stream_response
 from sanbai.serving.tool_calls import CallReader, Toolbox, finish_reason, joined, turns_of
 from sanbai.text.chat_template import Tools, encode_prompt
-
-ALIAS = "sanbai"
-DONE = "data: [DONE]\n\n"
 
 
 class Frame:
@@ -85,7 +82,7 @@ async def complete(call: Call) -> Response:
     )
     frame = Frame(Answers(call.house.engine, served, [asked]), request, prefix="chatcmpl")
     if request.stream:
-        return stream_response(_stream(frame, marker, wants_logprobs=bool(request.logprobs)))
+        return stream_response(_stream(frame, marker, wants_logprobs=bool(request.logprobs)), on_end=frame.answers.stop)
     await frame.answers.finish(call.request)
     choices = [
         _whole(frame.answers, choice, marker, wants_logprobs=bool(request.logprobs)) for choice in frame.answers.choices

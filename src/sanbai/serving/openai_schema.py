@@ -16,6 +16,8 @@ from sanbai.generation.sampling import Sampling
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import PlainText
 
+#: The model in service, whichever that is.
+ALIAS = "sanbai"
 MOST_STOPS = 4
 LONGEST_STOP = 1000
 MOST_TOOLS = 128

@@ -43,6 +43,14 @@ class Problem(Exception):  # noqa: N818 - the word for what a response tells
         error = {"message": self.message, "type": self.type, "param": self.param or None, "code": self.code}
         return {"error": error}
 
+    def all_headers(self) -> dict[str, str]:
+        """Return its headers, with whether and when to try again: OpenAI's clients obey."""
+        later = self.status in {408, 429} or self.status >= 500
+        headers = {"x-should-retry": "true" if later else "false"} | dict(self.headers)
+        if self.status in {429, 503}:
+            headers.setdefault("Retry-After", "5")
+        return headers
+
 
 def overloaded(message: str, *, retry_after_seconds: int, status: int = 429) -> Problem:
     """Return the refusal of a request that may succeed a little later."""

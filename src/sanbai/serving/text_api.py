@@ -17,11 +17,11 @@ from sanbai.generation.grammar import Grammar
 from sanbai.generation.request import Request, TopLogprobs
 from sanbai.serving.answers import Answers, Choice
 from sanbai.serving.engine import Outcome, ServedModel, check_length, context_exceeded
-from sanbai.serving.openai_api import ALIAS, DONE, Frame, engine_request, grammar_of, served_as
-from sanbai.serving.openai_schema import MOST_TOOLS, ChatMessage, TextRequest, Tool, each_prompt
+from sanbai.serving.openai_api import Frame, engine_request, grammar_of, served_as
+from sanbai.serving.openai_schema import ALIAS, MOST_TOOLS, ChatMessage, TextRequest, Tool, each_prompt
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import Call, PlainText, Row
-from sanbai.serving.sse import PING, data_text, stream_response
+from sanbai.serving.sse import DONE, PING, data_text, stream_response
 from sanbai.serving.tool_calls import turns_of
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.stream import TextStream
@@ -68,7 +68,7 @@ async def complete(call: Call) -> Response:
         raise Problem(400, "prompt: wanted at least one", "invalid_value", param="prompt")
     frame = Frame(Answers(call.house.engine, served, asked), request, prefix="cmpl")
     if request.stream:
-        return stream_response(_stream(frame, request))
+        return stream_response(_stream(frame, request), on_end=frame.answers.stop)
     await frame.answers.finish(call.request)
     choices = [_whole(frame.answers, choice, request) for choice in frame.answers.choices]
     return JSONResponse(frame.around(KIND, choices) | {"usage": _usage(frame.answers, request)})
