@@ -18,6 +18,7 @@ LEAST_ROLE = {
     "GET /health": "anyone",
     "GET /ready": "anyone",
     "GET /metrics": "admin",
+    "GET /openapi.json": "user",
     "GET /": "user",
     "GET /label": "labeler",
     "GET /rounds": "user",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -32,12 +34,19 @@ from sanbai.serving.chat import Chat
 from sanbai.serving.engine import Engine
 from sanbai.serving.house import House, Promote, Rollback
 from sanbai.serving.idempotency import KeptAnswers
+from sanbai.serving.openapi import document
 from sanbai.serving.problems import Problem, not_found
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.serving.rewards import Rewards
-from sanbai.serving.routes import make_routes, note_failure, problem_response
+from sanbai.serving.routes import Call, Row, make_routes, note_failure, problem_response
 from sanbai.serving.security import Guard
 from sanbai.serving.welcome import Welcome
+
+
+def show_document(_: Call) -> dict[str, Any]:
+    """Describe what programs can ask, as OpenAPI does."""
+    return document(TABLE, version=version("sanbai"))
+
 
 #: Everything that can be asked; what is not here is refused.
 TABLE = (
@@ -51,6 +60,7 @@ TABLE = (
     *text_api.ROWS,
     *embeddings_api.ROWS,
     *score_api.ROWS,
+    Row("GET", "/openapi.json", "user", show_document),
 )
 
 

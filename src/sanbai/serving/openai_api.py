@@ -159,8 +159,9 @@ def engine_request(
         Problem: more answers than allowed, or a bias on a token that the model lacks.
     """
     settings, number = call.house.settings, request.n or 1
-    if number > settings.max_choices:
-        raise Problem(400, f"n: wanted at most {settings.max_choices}", "invalid_value", param="n")
+    most = min(settings.max_choices, settings.max_running + settings.max_waiting)
+    if number > most:
+        raise Problem(400, f"n: wanted at most {most}", "invalid_value", param="n")
     vocab_size = served.model.config.vocab_size
     shaping = request.shaping()
     if any(token >= vocab_size for token in shaping.logit_bias):

@@ -66,7 +66,7 @@ def not_found(message: str = "no such page; the routes are in the README") -> Pr
 
 def of_sanbai_error(error: SanbaiError) -> Problem:
     """Say in HTTP what the floors below say in Python."""
-    message = str(error)
+    message = " ".join(str(error).split())  # one line, though it may quote a name that somebody sent
     if isinstance(error, UnknownNameError):
         return Problem(404, message, "not_found")
     if isinstance(error, DataError | UsageError):

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 #: Routes of the API for programs; keys with the scope v1 open these.
-PROGRAMS = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")
+PROGRAMS = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics", "/openapi.json")
 ID = re.compile(r"[0-9a-zA-Z._-]{1,80}")
 
 
@@ -132,6 +132,7 @@ class Row:
         handle: returns a Response, or a value that becomes JSON.
         body: what a write must carry.
         is_page: an HTML page: who may not see it is sent elsewhere instead of being told in JSON.
+        query: what may be asked for in the query.
     """
 
     method: Method
@@ -140,6 +141,7 @@ class Row:
     handle: Handler
     body: type[BaseModel] = NoBody
     is_page: bool = False
+    query: tuple[str, ...] = ()
 
 
 def make_routes(house: House, rows: Sequence[Row]) -> list[Route]:
