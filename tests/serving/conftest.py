@@ -63,12 +63,13 @@ def finish_artifact(folder: Path, kind: str) -> str:
     return folder.name
 
 
-def make_model(workspace: Workspace, tokenizer: Tokenizer, number: int) -> str:
+def make_model(workspace: Workspace, tokenizer: Tokenizer, number: int, *, context: int = 256) -> str:
     """Write a tiny random model; returns its artifact's name."""
     folder = workspace.artifacts / f"model-{number:012x}"
     folder.mkdir(parents=True)
     torch.manual_seed(number)
-    save_model(LanguageModel(CONFIG.with_vocabulary(tokenizer.vocab_size)), folder, tokenizer)
+    config = CONFIG.model_copy(update={"max_positions": context}).with_vocabulary(tokenizer.vocab_size)
+    save_model(LanguageModel(config), folder, tokenizer)
     return finish_artifact(folder, "model")
 
 
@@ -112,13 +113,15 @@ class Site:
 
 
 @contextlib.contextmanager
-def running_site(folder: Path, tokenizer: Tokenizer, *, models: int = 1, **settings: Any) -> Iterator[Site]:
+def running_site(
+    folder: Path, tokenizer: Tokenizer, *, models: int = 1, context: int = 256, **settings: Any
+) -> Iterator[Site]:
     workspace = Workspace(folder)
     workspace.create()
     store = Store(workspace.database_url)
     store.create()
     for number in range(models):
-        artifact = make_model(workspace, tokenizer, number)
+        artifact = make_model(workspace, tokenizer, number, context=context)
         add_model(store, RegisteredModel(f"model-{number}", "policy", artifact, round=number))
     if models:
         serve(store, "model-0", round=0, actor="test")

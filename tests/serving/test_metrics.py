@@ -39,6 +39,7 @@ def test_figures_are_those_of_the_answers_that_were_made(tmp_path: Path, tokeniz
         assert found["sanbai_e2e_request_latency_seconds_count"] == 3
         assert found["sanbai_num_requests_running"] == 0
         assert found["sanbai_kv_cache_usage_perc"] == 0
+        assert not [name for name in found if name.endswith("_created")]
         # The second and third question's beginning was known, in whole blocks of 16 tokens.
         assert found["sanbai_prefix_cache_hits_total"] == 2 * ((answer["usage"]["prompt_tokens"] - 1) // 16 * 16)
 

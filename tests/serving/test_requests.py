@@ -19,7 +19,9 @@ from sanbai.generation.continuous import ContinuousEngine
 WORDS = """
     model messages role content stream stream_options n stop temperature top_p max_tokens seed name password token
     granted title parent_id drafts kind value reason comment idempotency_key choice buckets ratings likert flags note
-    not_rankable milliseconds answers task_id override_reason scopes
+    not_rankable milliseconds answers task_id override_reason scopes tools tool_choice tool_calls tool_call_id function
+    type arguments parameters response_format json_schema schema structured_outputs regex logit_bias prompt input text_1
+    text_2 tokens logprobs top_logprobs parallel_tool_calls
 """
 KEYS = st.sampled_from(WORDS.split())
 LEAVES = (

@@ -11,6 +11,7 @@ Shapes: V vocabulary of the model, which may be larger than the tokenizer's, S s
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -178,6 +179,26 @@ class Grammar:
         """
         _check_length(expression)
         return cls(LLMatcher.grammar_from_regex(expression), tokenizer)
+
+    @classmethod
+    def of_calls(cls, parameters: Mapping[str, Mapping[str, Any]], tokenizer: GrammarTokenizer) -> Grammar:
+        """Return the grammar of one call of a function: `{"name":...,"arguments":...}` without white space.
+
+        Args:
+            parameters: JSON schema of the arguments, by the function's name; references within a schema start at it.
+            tokenizer: of the answers.
+
+        Raises:
+            DataError: as `of_schema`.
+        """
+        rules = [f"start: {' | '.join(f'call{number}' for number in range(len(parameters)))}"]
+        for number, (name, schema) in enumerate(parameters.items()):
+            opening = json.dumps(f'{{"name":{json.dumps(name)},"arguments":')
+            whole = json.dumps(dict(schema) | {"x-guidance": {"whitespace_flexible": False}})
+            rules += [f'call{number}: {opening} arguments{number} "}}"', f"arguments{number}: %json {whole}"]
+        text = "\n".join(rules)
+        _check_length(text)
+        return cls(LLMatcher.grammar_from_lark(text), tokenizer)
 
     def mask(self) -> TokenMask:
         """Return a mask function for the answers to one request."""

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -18,6 +19,7 @@ from sanbai.serving.engine import Engine, Order, Outcome, ServedModel
 from sanbai.serving.problems import Problem
 
 KEEP_ALIVE_SECONDS = 15.0
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)
@@ -116,21 +118,10 @@ class Answers:
             async for _ in self.follow():
                 pass
 
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-
-        reading, watching = asyncio.create_task(read()), asyncio.create_task(watch())
         try:
-            await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
-                raise ClientDisconnect
-            reading.result()
+            await unless_gone(request, asyncio.create_task(read()))
         finally:
             self.stop()
-            for task in (reading, watching):
-                task.cancel()
-            await asyncio.gather(reading, watching, return_exceptions=True)
 
     def tokens_of(self, choice: Choice) -> list[NewToken]:
         """Return an answer's tokens without the one that ended it."""
@@ -141,6 +132,30 @@ class Answers:
         prompt = sum(len(request.prompt) for request in self.requests)
         completion = sum(len(self.tokens_of(choice)) for choice in self.choices)
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+async def unless_gone(request: HttpRequest, work: asyncio.Future[Result]) -> Result:
+    """Return the result of some work, for as long as the client waits for it.
+
+    Raises:
+        ClientDisconnect: the client left; the work is cancelled.
+    """
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    watching: asyncio.Future[None] = asyncio.create_task(watch())
+    both: list[asyncio.Future[Any]] = [work, watching]
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        for one in both:
+            one.cancel()
+        await asyncio.gather(*both, return_exceptions=True)
 
 
 def _take(choice: Choice, news: NewToken | Outcome) -> None:

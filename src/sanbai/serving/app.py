@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from importlib.metadata import version
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +28,7 @@ from sanbai.serving import (
     openai_api,
     page_routes,
     rounds_routes,
+    score_api,
     sign_in_routes,
     text_api,
 )
@@ -33,12 +36,27 @@ from sanbai.serving.chat import Chat
 from sanbai.serving.engine import Engine
 from sanbai.serving.gateway import Gateway
 from sanbai.serving.house import House, Promote, Rollback
+from sanbai.serving.idempotency import KeptAnswers
+from sanbai.serving.openapi import document
 from sanbai.serving.problems import Problem, not_found
 from sanbai.serving.recipe import ServeRecipe
-from sanbai.serving.routes import PROGRAMS, Row, make_routes, problem_response
+from sanbai.serving.rewards import Rewards
+from sanbai.serving.routes import PROGRAMS, Call, Row, make_routes, note_failure, problem_response
 from sanbai.serving.security import Guard
 from sanbai.serving.welcome import Welcome
 from sanbai.serving.writer import EngineWriter
+
+
+def _with_document(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Return the rows and one more, at which they are described as OpenAPI does."""
+
+    def show_document(_: Call) -> dict[str, Any]:
+        """Describe what programs can ask, as OpenAPI does."""
+        return document(described, version=version("sanbai"))
+
+    described = (*rows, Row("GET", "/openapi.json", "user", show_document))
+    return described
+
 
 #: The pages and what they ask for.
 PAGES = (
@@ -50,16 +68,11 @@ PAGES = (
     *account_routes.ROWS,
 )
 #: Everything that can be asked; what is not here is refused.
-TABLE = (
-    *PAGES,
-    *openai_api.ROWS,
-    *text_api.ROWS,
-    *embeddings_api.ROWS,
-)
+TABLE = _with_document((*PAGES, *openai_api.ROWS, *text_api.ROWS, *embeddings_api.ROWS, *score_api.ROWS))
 #: What a replica behind a gateway answers: programs alone.
 REPLICA_TABLE = tuple(row for row in TABLE if row.path.startswith((*PROGRAMS, "/health", "/ready")))
 #: The same where a backend answers.
-GATEWAY_TABLE = (*PAGES, *gateway_api.ROWS)
+GATEWAY_TABLE = _with_document((*PAGES, *gateway_api.ROWS))
 
 
 def create_app(
@@ -91,17 +104,7 @@ def create_app(
     """
     engine = Engine(workspace, store, settings, model=model)
     gateway = Gateway(settings, key=backend_key) if settings.backend else None
-    house = House(
-        workspace=workspace,
-        store=store,
-        settings=settings,
-        welcome=welcome,
-        engine=engine,
-        gateway=gateway,
-        chat=Chat(store, gateway or EngineWriter(engine, settings), settings),
-        promote=promote or _promote_in(store),
-        rollback=rollback or _rollback_in(store),
-    )
+    house = _make_house(workspace, store, settings, welcome, engine, gateway, promote, rollback)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -113,6 +116,7 @@ def create_app(
             # The server has waited for its open connections by now; whoever is left has had the time.
             await (gateway.close() if gateway else run_in_threadpool(engine.close, grace_seconds=0.0))
             await run_in_threadpool(house.chat.close)
+            house.grammars.close()
 
     return _application(house, GATEWAY_TABLE if gateway else TABLE, lifespan)
 
@@ -129,17 +133,7 @@ def create_replica(workspace: Workspace, store: Store, *, settings: ServeRecipe,
         model: name of a registered model to serve instead of the registry's.
     """
     engine = Engine(workspace, store, settings, model=model)
-    house = House(
-        workspace=workspace,
-        store=store,
-        settings=settings,
-        welcome=Welcome(""),
-        engine=engine,
-        gateway=None,
-        chat=Chat(store, EngineWriter(engine, settings), settings),
-        promote=_promote_in(store),
-        rollback=_rollback_in(store),
-    )
+    house = _make_house(workspace, store, settings, Welcome(""), engine)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -148,16 +142,44 @@ def create_replica(workspace: Workspace, store: Store, *, settings: ServeRecipe,
             yield
         finally:
             await run_in_threadpool(engine.close, grace_seconds=0.0)
+            house.grammars.close()
 
     return _application(house, REPLICA_TABLE, lifespan)
+
+
+def _make_house(
+    workspace: Workspace,
+    store: Store,
+    settings: ServeRecipe,
+    welcome: Welcome,
+    engine: Engine,
+    gateway: Gateway | None = None,
+    promote: Promote | None = None,
+    rollback: Rollback | None = None,
+) -> House:
+    return House(
+        workspace=workspace,
+        store=store,
+        settings=settings,
+        welcome=welcome,
+        engine=engine,
+        gateway=gateway,
+        chat=Chat(store, gateway or EngineWriter(engine, settings), settings),
+        kept=KeptAnswers(settings.idempotency_seconds),
+        rewards=Rewards(workspace, store),
+        promote=promote or _promote_in(store),
+        rollback=rollback or _rollback_in(store),
+    )
 
 
 def _application(house: House, rows: Sequence[Row], lifespan: Lifespan[Starlette]) -> Starlette:
     app = Starlette(
         routes=make_routes(house, rows),
         lifespan=lifespan,
-        middleware=[Middleware(Guard, allow_remote=house.settings.allow_remote)],
-        exception_handlers={HTTPException: _refuse},
+        middleware=[
+            Middleware(Guard, allow_remote=house.settings.allow_remote, max_requests=house.settings.max_requests)
+        ],
+        exception_handlers={HTTPException: _refuse, Exception: _fail},
     )
     app.router.redirect_slashes = False
     app.state.house = house
@@ -174,6 +196,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     response = problem_response(problem, request)
     response.headers.update(error.headers or {})
     return response
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    """Put what broke outside of every handler into the envelope."""
+    return problem_response(note_failure(error, request, route="?"), request)
 
 
 def _promote_in(store: Store) -> Promote:

@@ -11,12 +11,15 @@ from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
+from sanbai.serving.answers import unless_gone
 from sanbai.serving.engine import ServedModel
 from sanbai.serving.openai_api import served_as
 from sanbai.serving.openai_schema import Prompt, each_prompt
 from sanbai.serving.problems import Problem
+from sanbai.serving.readings import reading_for
 from sanbai.serving.routes import Call, PlainText, Row
 from sanbai.serving.text_api import encode_text
 
@@ -34,7 +37,7 @@ class EmbeddingRequest(BaseModel):
     dimensions: int | None = Field(default=None, ge=1)
 
 
-def embed(call: Call) -> dict[str, Any]:
+async def embed(call: Call) -> dict[str, Any]:
     """Return a vector for each text."""
     request = call.body(EmbeddingRequest)
     served = served_as(call, request.model)
@@ -44,12 +47,20 @@ def embed(call: Call) -> dict[str, Any]:
     inputs = each_prompt(request.input)
     if not 0 < len(inputs) <= MOST_INPUTS:
         raise Problem(400, f"input: wanted 1 to {MOST_INPUTS} texts", "invalid_value", param="input")
-    texts = [encode_text(served, text, param="input") for text in inputs]
+    rows = await run_in_threadpool(lambda: [encode_text(served, text, param="input") for text in inputs])
+    reading, vectors = reading_for(
+        rows, lambda some: [mean_vector(served, ids) for ids in some], tenant=call.account.id
+    )
+    call.house.engine.read(reading)
+    try:
+        found = await unless_gone(call.request, vectors)
+    finally:
+        reading.stop()
     data = [
-        {"object": "embedding", "index": index, "embedding": _shown(mean_vector(served, ids), request.encoding_format)}
-        for index, ids in enumerate(texts)
+        {"object": "embedding", "index": index, "embedding": _shown(vector_D, request.encoding_format)}
+        for index, vector_D in enumerate(found)
     ]
-    count = sum(len(ids) for ids in texts)
+    count = sum(map(len, rows))
     usage = {"prompt_tokens": count, "total_tokens": count}
     return {"object": "list", "data": data, "model": served.name, "usage": usage}
 

@@ -31,6 +31,7 @@ from sanbai.model.paged import check_pageable
 from sanbai.serving.metrics import Metrics
 from sanbai.serving.post import Post
 from sanbai.serving.problems import Problem, overloaded
+from sanbai.serving.readings import Reading, Readings
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.text.tokenizer import Tokenizer
 
@@ -65,6 +66,11 @@ class ServedModel:
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
         return self.tokenizer.reserved.ends()
+
+    @functools.cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token."""
+        return max(len(self.tokenizer.token_bytes(id_)) for id_ in range(self.tokenizer.vocab_size))
 
     @functools.cached_property
     def grammar_tokenizer(self) -> GrammarTokenizer:
@@ -249,7 +255,9 @@ class Engine:
         self._trouble = ""
         self._new: list[Order] = []
         self._open: dict[Order, None] = {}  # all that have not ended, the new ones too, oldest first
+        self._readings = Readings(max_waiting=settings.max_waiting + 1, batch_tokens=settings.step_tokens)
         self._engines: dict[str, _ModelEngine] = {}  # of the engine's thread alone, by artifact
+        self._cut_readings = False  # what is only read is not waited for any more
         self._stepped = time.monotonic()
         self._changed = threading.Condition()
         self._loading = threading.Lock()
@@ -259,6 +267,7 @@ class Engine:
     def start(self) -> None:
         """Load the served model, if there is one, and start the engine's thread and the watcher."""
         self._closing.clear()
+        self._cut_readings = False
         self.refresh()
         self._threads = [
             threading.Thread(target=self._drive, name="sanbai-engine", daemon=True),
@@ -273,9 +282,10 @@ class Engine:
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._open, timeout=grace_seconds)
+            self._changed.wait_for(lambda: not self._works, timeout=grace_seconds)
             for order in self._open:
                 order.stop("interrupted")
+            self._cut_readings = True
         for thread in self._threads:
             thread.join(timeout=max(1.0, deadline - time.monotonic()))
         self._threads = []
@@ -324,7 +334,7 @@ class Engine:
             return "shutting down"
         if self._served is None:
             return self._trouble or "no model is in service"
-        stuck = self._open and time.monotonic() - self._stepped > STALE_SECONDS
+        stuck = self._works and time.monotonic() - self._stepped > STALE_SECONDS
         return "the engine has drawn no token for a minute" if stuck else ""
 
     def check_room(self, count: int) -> None:
@@ -354,6 +364,23 @@ class Engine:
             self._new.extend(orders)
             self._open.update(dict.fromkeys(orders))
             self._changed.notify_all()
+
+    def read(self, reading: Reading) -> None:
+        """Queue what is only read.
+
+        Raises:
+            Problem: 503 while shutting down, 429 where the queue is full.
+        """
+        with self._changed:
+            if self._closing.is_set():
+                raise overloaded("the server is shutting down", retry_after_seconds=5, status=503)
+            self._readings.submit(reading)
+            self._changed.notify_all()
+
+    @property
+    def _works(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self._open) or self._readings.num_open > 0
 
     def refresh(self) -> None:
         """Load the model that the registry serves if it is not the one in memory. Trouble keeps the old one."""
@@ -386,25 +413,49 @@ class Engine:
                 self.refresh()
 
     def _drive(self) -> None:
-        """Work until the engine closes and nothing is left."""
+        """Work until the engine closes and nothing is left, whatever breaks."""
         while (taken := self._take()) is not None:
-            for order in taken:
-                self._begin(order)
+            try:
+                self._turn(taken)
+            except Exception as error:  # noqa: BLE001 - nobody may wait for an engine that is no more
+                log.error("engine.failed error=%s", type(error).__name__)
+                self._fail_all()
             del taken
             self.post.deliver()
-            for artifact, engine in list(self._engines.items()):
-                self._step(engine)
-                self.post.deliver()
-                if not engine.works and (self._served is None or artifact != self._served.artifact):
-                    self._engines.pop(artifact, None)  # with the last hold on a model that serves no more
+
+    def _turn(self, taken: list[Order]) -> None:
+        """Begin new orders, draw one token of every answer, and read one batch of what is only read."""
+        for order in taken:
+            self._begin(order)
+        for artifact, engine in list(self._engines.items()):
+            self._step(engine)
+            self.post.deliver()
+            if not engine.works and (self._served is None or artifact != self._served.artifact):
+                self._engines.pop(artifact, None)  # with the last hold on a model that serves no more
+        if self._cut_readings:
+            self._readings.end_all(overloaded("the server is shutting down", retry_after_seconds=5, status=503))
+        self._readings.step()
+        if self._closing.is_set():  # who closes waits for the last of them
+            with self._changed:
+                self._changed.notify_all()
+
+    def _fail_all(self) -> None:
+        """Tell everyone who waits that their answers failed, and begin with nothing."""
+        engines, self._engines = list(self._engines.values()), {}
+        for engine in engines:
+            engine.fail()
+        with self._changed:
+            left, self._new = list(self._open), []
+        for order in left:
+            _Work(order, self._metrics, self._done).end("failed")
 
     def _take(self) -> list[Order] | None:
         """Wait for work; return the new orders, or None when the engine closes and nothing is left."""
         with self._changed:
-            if not self._open:
-                self._changed.wait_for(lambda: bool(self._open) or self._closing.is_set(), timeout=POLL_SECONDS)
+            if not self._works:
+                self._changed.wait_for(lambda: self._works or self._closing.is_set(), timeout=POLL_SECONDS)
             self._stepped = time.monotonic()
-            if self._closing.is_set() and not self._open:
+            if self._closing.is_set() and not self._works:
                 return None
             taken, self._new = self._new, []
             return taken
@@ -467,3 +518,14 @@ def context_exceeded(served_model: ServedModel, prompt_tokens: int, *, param: st
         "context_length_exceeded",
         param=param,
     )
+
+
+def check_length(served_model: ServedModel, characters: int, *, param: str) -> None:
+    """Refuse, before it is cut into tokens, a text that cannot fit: no token holds more bytes than the longest.
+
+    Raises:
+        Problem: 400.
+    """
+    least = -(-characters // served_model.longest_token)  # a character has a byte at least
+    if least >= served_model.context:
+        raise context_exceeded(served_model, least, param=param)

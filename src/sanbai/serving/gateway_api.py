@@ -22,11 +22,10 @@ from sanbai.serving.backend import broken
 from sanbai.serving.dialect import Answers, Piece, estimated_usage, pieces_of, usage_of
 from sanbai.serving.embeddings_api import EmbeddingRequest
 from sanbai.serving.gateway import Event, Feed, Gateway
-from sanbai.serving.openai_api import ALIAS, DONE
-from sanbai.serving.openai_schema import ChatRequest, SampledRequest, TextRequest, each_prompt
+from sanbai.serving.openai_schema import ALIAS, ChatRequest, SampledRequest, TextRequest, each_prompt
 from sanbai.serving.problems import Problem, not_found
 from sanbai.serving.routes import Call, Row
-from sanbai.serving.sse import HEADERS, PING, data_text
+from sanbai.serving.sse import DONE, HEADERS, PING, data_text
 from sanbai.serving.text_api import DetokenizeRequest, TokenizeRequest
 
 Found = TypeVar("Found")

@@ -11,7 +11,10 @@ from sanbai.serving.access import Throttle
 from sanbai.serving.chat import Chat
 from sanbai.serving.engine import Engine
 from sanbai.serving.gateway import Gateway
+from sanbai.serving.grammars import Grammars
+from sanbai.serving.idempotency import KeptAnswers
 from sanbai.serving.recipe import ServeRecipe
+from sanbai.serving.rewards import Rewards
 from sanbai.serving.welcome import Welcome
 
 #: (round, reason for overruling the gate or "", who): put a round's policy into service.
@@ -32,9 +35,12 @@ class House:
     """Never started where there is a gateway."""
     gateway: Gateway | None
     chat: Chat
+    kept: KeptAnswers
+    rewards: Rewards
     promote: Promote
     rollback: Rollback
     throttle: Throttle = field(default_factory=Throttle)
+    grammars: Grammars = field(default_factory=Grammars)
 
     @property
     def source(self) -> Engine | Gateway:

@@ -179,7 +179,7 @@ def _ratings(bodies: Sequence[RatingBody], order: Sequence[int] | None) -> tuple
 
 
 ROWS = (
-    Row("GET", "/api/label/tasks", "labeler", list_tasks),
+    Row("GET", "/api/label/tasks", "labeler", list_tasks, query=("limit",)),
     Row("GET", "/api/label/next", "labeler", next_task),
     Row("POST", "/api/label/tasks/{id}/answer", "labeler", answer, AnswerBody),
     Row("POST", "/api/label/answers", "labeler", answer_many, AnswersBody),

@@ -5,8 +5,11 @@ Numbers only: no text, no account, no address.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 MODEL = ("model_name",)
@@ -33,7 +36,7 @@ class Metrics:
 
     def page(self) -> bytes:
         """Return all figures in Prometheus' text format."""
-        return generate_latest(self._registry)
+        return generate_latest(_Figures(self._registry))
 
     def _gauge(self, name: str, meaning: str, labels: tuple[str, ...] = ()) -> Gauge:
         return Gauge(f"sanbai_{name}", meaning, labels, registry=self._registry)
@@ -43,3 +46,16 @@ class Metrics:
 
     def _histogram(self, name: str, meaning: str) -> Histogram:
         return Histogram(f"sanbai_{name}", meaning, MODEL, buckets=BUCKETS, registry=self._registry)
+
+
+class _Figures(Collector):
+    """A registry's figures without the times at which each began, which the library adds and no dashboard reads."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each figure's samples."""
+        for figure in self._registry.collect():
+            figure.samples = [sample for sample in figure.samples if not sample.name.endswith("_created")]
+            yield figure

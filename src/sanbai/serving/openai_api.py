@@ -13,21 +13,18 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from sanbai.foundation.errors import DataError
 from sanbai.foundation.seeds import derive_seed
 from sanbai.generation.grammar import Grammar
-from sanbai.generation.request import NewToken, Request, TopLogprobs
+from sanbai.generation.request import NewToken, Request, TokenMask, TopLogprobs
 from sanbai.generation.sampling import Sampling
 from sanbai.serving.answers import Answers, Choice
-from sanbai.serving.engine import Outcome, ServedModel, context_exceeded
-from sanbai.serving.openai_schema import ChatRequest, Constraint, SampledRequest
+from sanbai.serving.engine import Outcome, ServedModel, check_length, context_exceeded
+from sanbai.serving.openai_schema import ALIAS, ChatMessage, ChatRequest, SampledRequest
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import Call, Row
-from sanbai.serving.sse import PING, data_text, stream_response
-from sanbai.text.chat_template import encode_prompt
-
-ALIAS = "sanbai"
-DONE = "data: [DONE]\n\n"
+from sanbai.serving.sse import DONE, PING, data_text, stream_response
+from sanbai.serving.tool_calls import CallReader, Toolbox, finish_reason, joined, turns_of
+from sanbai.text.chat_template import Tools, encode_prompt
 
 
 class Frame:
@@ -68,21 +65,57 @@ async def complete(call: Call) -> Response:
     request.check_supported()
     if call.session is not None and any(one.role in {"system", "developer"} for one in request.messages):
         raise Problem(403, "system messages need an API key", "forbidden", "permission_error", param="messages")
-    turns = [{"role": one.role, "content": one.text} for one in request.messages]
-    prompt = await run_in_threadpool(encode_prompt, served.tokenizer, turns)
-    if len(prompt) >= served.context:
-        raise context_exceeded(served, len(prompt))
+    toolbox = Toolbox.of(request)
+    if toolbox is not None and call.session is not None:
+        raise Problem(403, "tools need an API key", "forbidden", "permission_error", param="tools")
+    marker = None if toolbox is None else toolbox.marker(served)
+    prompt = await read_messages(served, request.messages, tools=toolbox.definitions if toolbox else ())
     sampling = request.sampling(call.house.settings.sampling, room=served.context - len(prompt))
-    grammar = await grammar_of(request, served)
     asked = engine_request(
-        call, request, served, prompt, sampling, grammar=grammar, top_logprobs=request.top_logprobs or 0
+        call,
+        request,
+        served,
+        prompt,
+        sampling,
+        mask=await _mask(call, request, served, toolbox),
+        top_logprobs=request.top_logprobs or 0,
     )
     frame = Frame(Answers(call.house.engine, served, [asked]), request, prefix="chatcmpl")
     if request.stream:
-        return stream_response(_stream(frame, wants_logprobs=bool(request.logprobs)))
+        return stream_response(_stream(frame, marker, wants_logprobs=bool(request.logprobs)), on_end=frame.answers.stop)
     await frame.answers.finish(call.request)
-    choices = [_whole(frame.answers, choice, wants_logprobs=bool(request.logprobs)) for choice in frame.answers.choices]
+    choices = [
+        _whole(frame.answers, choice, marker, wants_logprobs=bool(request.logprobs)) for choice in frame.answers.choices
+    ]
     return JSONResponse(frame.around("chat.completion", choices) | {"usage": frame.answers.usage()})
+
+
+async def read_messages(served: ServedModel, messages: Sequence[ChatMessage], *, tools: Tools = ()) -> list[int]:
+    """Return the prompt that messages make.
+
+    Raises:
+        Problem: they cannot stand so, or leave no room for an answer.
+        DataError: the model's chat template has no such role.
+    """
+    turns = turns_of(messages)
+    check_length(served, sum(len(one.text) for one in messages), param="messages")
+    prompt = await run_in_threadpool(encode_prompt, served.tokenizer, turns, tools=tools)
+    if len(prompt) >= served.context:
+        raise context_exceeded(served, len(prompt))
+    return prompt
+
+
+async def _mask(call: Call, request: ChatRequest, served: ServedModel, toolbox: Toolbox | None) -> TokenMask | None:
+    """Return what form the answers have.
+
+    Raises:
+        Problem: as `Grammars.of_form`.
+    """
+    text = await grammar_of(call, request, served)
+    if toolbox is None:
+        return None if text is None else text.mask()
+    calls = await call.house.grammars.of_calls(served, toolbox.schemas) if toolbox.schemas else None
+    return toolbox.mask(served, calls, text)
 
 
 def served_as(call: Call, name: str) -> ServedModel:
@@ -104,7 +137,7 @@ def engine_request(
     prompt: Sequence[int],
     sampling: Sampling,
     *,
-    grammar: Grammar | None,
+    mask: TokenMask | None,
     top_logprobs: int = 0,
     prompt_logprobs: bool = False,
     place: int = 0,
@@ -117,7 +150,7 @@ def engine_request(
         served: the model.
         prompt: its token ids.
         sampling: resolved.
-        grammar: of the answers, if they have one.
+        mask: what the answers may be, if they have a form.
         top_logprobs: likeliest tokens reported beside each drawn one.
         prompt_logprobs: whether the prompt's own are.
         place: of the prompt among the request's; each has other seeds.
@@ -126,8 +159,9 @@ def engine_request(
         Problem: more answers than allowed, or a bias on a token that the model lacks.
     """
     settings, number = call.house.settings, request.n or 1
-    if number > settings.max_choices:
-        raise Problem(400, f"n: wanted at most {settings.max_choices}", "invalid_value", param="n")
+    most = min(settings.max_choices, settings.max_running + settings.max_waiting)
+    if number > most:
+        raise Problem(400, f"n: wanted at most {most}", "invalid_value", param="n")
     vocab_size = served.model.config.vocab_size
     shaping = request.shaping()
     if any(token >= vocab_size for token in shaping.logit_bias):
@@ -143,7 +177,7 @@ def engine_request(
         stop_ids=served.stop_ids,
         stop_strings=request.stops,
         shaping=shaping,
-        mask=None if grammar is None else grammar.mask(),
+        mask=mask,
         top_logprobs=min(top_logprobs, vocab_size),
         prompt_logprobs=prompt_logprobs,
         tenant=call.account.id,
@@ -151,25 +185,16 @@ def engine_request(
     )
 
 
-async def grammar_of(request: SampledRequest, served: ServedModel) -> Grammar | None:
-    """Compile what form the answers must have, in a thread of its own.
+async def grammar_of(call: Call, request: SampledRequest, served: ServedModel) -> Grammar | None:
+    """Return what form the answers must have, if the request says so.
 
     Raises:
-        Problem: it is malformed, not supported or too complex.
+        Problem: as `Grammars.of_form`.
     """
     constraint = request.constraint()
     if constraint is None:
         return None
-
-    def compiled(constraint: Constraint) -> Grammar:
-        if isinstance(constraint.rule, str):
-            return Grammar.of_regex(constraint.rule, served.grammar_tokenizer)
-        return Grammar.of_schema(constraint.rule, served.grammar_tokenizer)
-
-    try:
-        return await run_in_threadpool(compiled, constraint)
-    except DataError as error:
-        raise Problem(400, f"{constraint.param}: {error}", "invalid_value", param=constraint.param) from None
+    return await call.house.grammars.of_form(served, constraint.rule, param=constraint.param)
 
 
 def token_text(served: ServedModel, token: int) -> str:
@@ -187,36 +212,42 @@ def _logprobs(served: ServedModel, news: Sequence[NewToken]) -> dict[str, Any]:
     return {"content": [_logprob(served, new.token, new.logprob, new.top) for new in news], "refusal": None}
 
 
-def _whole(answers: Answers, choice: Choice, *, wants_logprobs: bool) -> dict[str, Any]:
+def _whole(answers: Answers, choice: Choice, marker: int | None, *, wants_logprobs: bool) -> dict[str, Any]:
+    reader = CallReader(answers.served.tokenizer, marker)
+    deltas = [delta for new in choice.news for delta in reader.push(new)]
     return {
         "index": choice.index,
-        "message": {"role": "assistant", "content": choice.text, "refusal": None},
+        "message": joined([*deltas, *reader.finish()]),
         "logprobs": _logprobs(answers.served, choice.news) if wants_logprobs else None,
-        "finish_reason": choice.finish_reason,
+        "finish_reason": finish_reason(choice.finish_reason, reader),
     }
 
 
-async def _stream(frame: Frame, *, wants_logprobs: bool) -> AsyncIterator[str]:
+async def _stream(frame: Frame, marker: int | None, *, wants_logprobs: bool) -> AsyncIterator[str]:
     answers = frame.answers
+    readers = [CallReader(answers.served.tokenizer, marker) for _ in answers.choices]
 
-    def delta(choice: Choice, delta: dict[str, Any], new: NewToken | None = None) -> str:
+    def part(choice: Choice, delta: dict[str, Any], new: NewToken | None = None, reason: str | None = None) -> str:
         logprobs = _logprobs(answers.served, [new]) if new and wants_logprobs else None
-        reason = None if delta else choice.finish_reason
         return frame.part(
             "chat.completion.chunk",
             [{"index": choice.index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}],
         )
 
+    def parts(choice: Choice, news: NewToken | Outcome) -> list[str]:
+        reader = readers[choice.index]
+        if isinstance(news, Outcome):
+            last = [part(choice, delta) for delta in reader.finish()]
+            return [*last, part(choice, {}, reason=finish_reason(choice.finish_reason, reader))]
+        deltas = reader.push(news) or ([{"content": ""}] if wants_logprobs else [])
+        return [part(choice, delta, None if number else news) for number, delta in enumerate(deltas)]
+
     try:
         for choice in answers.choices:
-            yield delta(choice, {"role": "assistant", "content": ""})
-        async for news in answers.follow():
-            if news is None:
-                yield PING
-            elif isinstance(news[1], Outcome):
-                yield delta(news[0], {})
-            elif news[1].text or wants_logprobs:
-                yield delta(news[0], {"content": news[1].text}, news[1])
+            yield part(choice, {"role": "assistant", "content": ""})
+        async for told in answers.follow():
+            for text in [PING] if told is None else parts(*told):
+                yield text
         if frame.wants_usage:
             yield frame.part("chat.completion.chunk", [], answers.usage())
         yield DONE

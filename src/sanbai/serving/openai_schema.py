@@ -9,13 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from sanbai.generation.request import Shaping
 from sanbai.generation.sampling import Sampling
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import PlainText
 
+#: The model in service, whichever that is.
+ALIAS = "sanbai"
+LONGEST_STOP = 1000
+MOST_TOOLS = 128
 MOST_BIASES = 300
 DEFAULT_MAX_TOKENS = 16
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -44,11 +48,31 @@ class TextPart(BaseModel):
     text: PlainText
 
 
+FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+class CalledFunction(BaseModel):
+    """What a call names: the function, and its arguments as JSON in a text."""
+
+    name: FunctionName
+    arguments: PlainText
+
+
+class ToolCall(BaseModel):
+    """A call that an assistant has made."""
+
+    id: PlainText = Field(min_length=1, max_length=200)
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatMessage(BaseModel):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: PlainText | list[TextPart] | None = None
+    tool_calls: list[ToolCall] | None = Field(default=None, max_length=MOST_TOOLS)
+    tool_call_id: PlainText | None = Field(default=None, max_length=200)
 
     @property
     def text(self) -> str:
@@ -56,6 +80,64 @@ class ChatMessage(BaseModel):
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content)
         return self.content or ""
+
+
+class FunctionDefinition(BaseModel):
+    """A function that the model may call, its parameters as a JSON schema; without one it has none."""
+
+    name: FunctionName
+    description: PlainText | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    """Arguments fit the schema either way."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _check_object(cls, parameters: dict[str, Any] | None) -> dict[str, Any] | None:
+        if parameters is not None and parameters.get("type", "object") != "object":
+            raise ValueError('wanted a schema of an object, "type": "object"')
+        return parameters
+
+    def schema_of_arguments(self) -> dict[str, Any]:
+        """Return what the arguments keep to."""
+        if self.parameters is None:
+            return {"type": "object", "properties": {}, "additionalProperties": False}
+        return {"type": "object"} | self.parameters
+
+    def told(self) -> dict[str, Any]:
+        """Return what the model is told of it."""
+        return self.model_dump(include={"name", "description", "parameters"}, exclude_none=True)
+
+
+class Tool(BaseModel):
+    """A tool; only functions can be called."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class FunctionReference(BaseModel):
+    """A function by its name."""
+
+    name: FunctionName
+
+
+class NamedTool(BaseModel):
+    """The one function to be called."""
+
+    type: Literal["function"]
+    function: FunctionReference
+
+
+def _kind_of_choice(choice: object) -> str:
+    return "mode" if isinstance(choice, str) else "function"
+
+
+#: Whether tools may or must be called, and which.
+ToolChoice = Annotated[
+    Annotated[Literal["none", "auto", "required"], Tag("mode")] | Annotated[NamedTool, Tag("function")],
+    Discriminator(_kind_of_choice),
+]
 
 
 class StreamOptions(BaseModel):
@@ -138,6 +220,8 @@ class SampledRequest(BaseModel):
     def _check_stops(cls, stop: str | list[str] | None) -> str | list[str] | None:
         if isinstance(stop, list) and len(stop) > cls.most_stops:
             raise ValueError(f"wanted at most {cls.most_stops} texts")
+        if any(len(one) > LONGEST_STOP for one in ([stop] if isinstance(stop, str) else stop or [])):
+            raise ValueError(f"wanted texts of at most {LONGEST_STOP} characters")
         return stop
 
     @property
@@ -189,7 +273,12 @@ class ChatRequest(SampledRequest):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: list[Any] | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=MOST_TOOLS)
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Any = None
+    function_call: Any = None
+    """The two before there were tools."""
 
     def check_supported(self) -> None:
         """Refuse what would change the answer and is not built.
@@ -197,7 +286,7 @@ class ChatRequest(SampledRequest):
         Raises:
             Problem: the first such field.
         """
-        _refuse({"tools": bool(self.tools)})
+        _refuse({"functions": bool(self.functions), "function_call": bool(self.function_call)})
         if self.top_logprobs and not self.logprobs:
             raise Problem(400, "top_logprobs: needs logprobs = true", "invalid_value", param="top_logprobs")
 

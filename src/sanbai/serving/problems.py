@@ -43,6 +43,14 @@ class Problem(Exception):  # noqa: N818 - the word for what a response tells
         error = {"message": self.message, "type": self.type, "param": self.param or None, "code": self.code}
         return {"error": error}
 
+    def all_headers(self) -> dict[str, str]:
+        """Return its headers, with whether and when to try again: OpenAI's clients obey."""
+        later = self.status in {408, 429} or self.status >= 500
+        headers = {"x-should-retry": "true" if later else "false"} | dict(self.headers)
+        if self.status in {429, 503}:
+            headers.setdefault("Retry-After", "5")
+        return headers
+
 
 def overloaded(message: str, *, retry_after_seconds: int, status: int = 429) -> Problem:
     """Return the refusal of a request that may succeed a little later."""
@@ -58,7 +66,7 @@ def not_found(message: str = "no such page; the routes are in the README") -> Pr
 
 def of_sanbai_error(error: SanbaiError) -> Problem:
     """Say in HTTP what the floors below say in Python."""
-    message = str(error)
+    message = " ".join(str(error).split())  # one line, though it may quote a name that somebody sent
     if isinstance(error, UnknownNameError):
         return Problem(404, message, "not_found")
     if isinstance(error, DataError | UsageError):

@@ -40,6 +40,13 @@ class ServeRecipe(RecipeSection):
     """Largest `n` of a chat completion."""
     max_body_bytes: int = Field(default=8_000_000, ge=1_000, le=1_000_000_000)
     """Longest body of a request."""
+    body_seconds: float = Field(default=30.0, gt=0.0, le=3600.0)
+    """A body must have arrived after so long."""
+    max_requests: int = Field(default=1000, ge=1, le=1_000_000)
+    """Requests that may be open at once; beyond, they are refused with 503 and Retry-After."""
+    idempotency_seconds: float = Field(default=600.0, ge=0.0, le=86_400.0)
+    """An answer to a request with an Idempotency-Key is kept in memory for so long, for whoever asks again; 0 keeps
+    none."""
     max_message_characters: int = Field(default=100_000, ge=100, le=10_000_000)
     """Longest message in the chat."""
     sampling: Sampling = Sampling(temperature=0.4, top_p=0.95, max_new_tokens=256)

@@ -7,6 +7,7 @@ take a `Call` and return a response or a JSON value; those that stream are corou
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import re
@@ -26,13 +27,16 @@ from sanbai.feedback.accounts import Account, LoginSession
 from sanbai.foundation.errors import SanbaiError
 from sanbai.serving.access import SAFE_METHODS, Access, Caller, check_access, check_origin, identify
 from sanbai.serving.house import House
+from sanbai.serving.idempotency import HEADER as IDEMPOTENCY_KEY
 from sanbai.serving.problems import Problem, not_found, of_sanbai_error, of_validation_error
+from sanbai.serving.recipe import ServeRecipe
+from sanbai.serving.security import request_id_of
 
 log = logging.getLogger(__name__)
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 #: Routes of the API for programs; keys with the scope v1 open these.
-PROGRAMS = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics")
+PROGRAMS = ("/v1/", "/tokenize", "/detokenize", "/tokenizer_info", "/metrics", "/openapi.json")
 ID = re.compile(r"[0-9a-zA-Z._-]{1,80}")
 
 
@@ -128,6 +132,7 @@ class Row:
         handle: returns a Response, or a value that becomes JSON.
         body: what a write must carry.
         is_page: an HTML page: who may not see it is sent elsewhere instead of being told in JSON.
+        query: what may be asked for in the query.
     """
 
     method: Method
@@ -136,6 +141,7 @@ class Row:
     handle: Handler
     body: type[BaseModel] = NoBody
     is_page: bool = False
+    query: tuple[str, ...] = ()
 
 
 def make_routes(house: House, rows: Sequence[Row]) -> list[Route]:
@@ -164,12 +170,10 @@ async def dispatch(house: House, row: Row, request: Request) -> Response:
     except ClientDisconnect:
         response = Response(status_code=499)
     except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes a 500 without its text
-        where = _where(error)
-        log.error("request.failed method=%s route=%s error=%s at=%s", row.method, row.path, type(error).__name__, where)
-        trouble = Problem(500, "the server failed on this request; its log says where", "failed", "api_error")
-        response = problem_response(trouble, request)
+        response = problem_response(note_failure(error, request, route=row.path), request)
     log.info(
-        "request method=%s route=%s status=%d milliseconds=%.0f",
+        "request id=%s method=%s route=%s status=%d milliseconds=%.0f",
+        request_id_of(request.scope),
         row.method,
         row.path,
         response.status_code,
@@ -183,10 +187,16 @@ async def _answer(house: House, row: Row, request: Request) -> Response:
     caller = await run_in_threadpool(identify, house.store, request) if row.access != "anyone" else Caller()
     check_access(caller, row.access, scope)
     check_origin(caller, request)
-    body: BaseModel = NoBody()
-    if request.method not in SAFE_METHODS:
-        body = _parse(row.body, await _read_body(request, house.settings.max_body_bytes))
-    call = Call(house, request, caller, body)
+    if request.method in SAFE_METHODS:
+        return await _handle(row, Call(house, request, caller, NoBody()))
+    content = await _read_body(request, house.settings)
+    call = Call(house, request, caller, _parse(row.body, content))
+    if scope == "api" or caller.account is None or IDEMPOTENCY_KEY not in request.headers:
+        return await _handle(row, call)
+    return await house.kept.answer(request, content, account=caller.account.id, respond=lambda: _handle(row, call))
+
+
+async def _handle(row: Row, call: Call) -> Response:
     if inspect.iscoroutinefunction(row.handle):
         result = await cast("Awaitable[Any]", row.handle(call))
     else:
@@ -194,14 +204,19 @@ async def _answer(house: House, row: Row, request: Request) -> Response:
     return result if isinstance(result, Response) else JSONResponse(result)
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
-    """Return the body, read no further than the limit."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit:
-            raise Problem(413, f"the body is longer than {limit} bytes", "too_large")
-        parts.append(part)
+async def _read_body(request: Request, settings: ServeRecipe) -> bytes:
+    """Return the body, read no further and no longer than the limits."""
+    parts, size, limit = [], 0, settings.max_body_bytes
+    try:
+        async with asyncio.timeout(settings.body_seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise Problem(413, f"the body is longer than {limit} bytes", "too_large")
+                parts.append(part)
+    except TimeoutError:
+        message = f"the body did not arrive within {settings.body_seconds:g} seconds"
+        raise Problem(408, message, "timeout", headers={"Connection": "close"}) from None
     content = b"".join(parts)
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if content and media_type != "application/json":
@@ -222,7 +237,15 @@ def problem_response(problem: Problem, request: Request, *, is_page: bool = Fals
         here = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         target = "/sign-in?next=" + quote(here, safe="/") if problem.status == 401 else "/"
         return Response(status_code=303, headers={"Location": target})
-    return JSONResponse(problem.envelope(), problem.status, headers=dict(problem.headers))
+    return JSONResponse(problem.envelope(), problem.status, headers=problem.all_headers())
+
+
+def note_failure(error: Exception, request: Request, *, route: str) -> Problem:
+    """Log where something broke that never should, and return what the client is told."""
+    id_, where = request_id_of(request.scope), _where(error)
+    name = type(error).__name__
+    log.error("request.failed id=%s method=%s route=%s error=%s at=%s", id_, request.method, route, name, where)
+    return Problem(500, f"the server failed on this request; its log says where, at {id_}", "failed", "api_error")
 
 
 def _where(error: BaseException) -> str:

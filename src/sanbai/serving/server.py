@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import logging
 import signal
 import socket
@@ -13,14 +15,20 @@ from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sanbai.feedback.accounts import add_account, find_account, list_accounts, make_sign_in_token
 from sanbai.feedback.store import Store
 from sanbai.foundation.errors import ResourceError, UsageError
 from sanbai.serving.house import House
+from sanbai.serving.problems import Problem
 from sanbai.serving.security import is_loopback
 
 ADMINISTRATOR = "admin"
+#: A connection without a request, or with half a head of one, is closed after so long.
+HEAD_SECONDS = 30.0
+#: A connection whose client takes nothing of what is sent is closed after so long.
+STALLED_SECONDS = 60.0
 
 
 def first_administrator(store: Store, base_url: str) -> str:
@@ -141,6 +149,61 @@ def _configure(app: Starlette) -> uvicorn.Config:
         date_header=True,
         lifespan="on",
         timeout_graceful_shutdown=max(1, int(house.settings.shutdown_seconds)),
-        timeout_keep_alive=30,
+        timeout_keep_alive=int(HEAD_SECONDS),
         ws="none",
+        http=_Patience,
     )
+
+
+class _Patience(H11Protocol):
+    """Closes connections that would stay for ever: half-open ones, and those of clients that read nothing more."""
+
+    _waiting: asyncio.TimerHandle | None = None
+    """Closes where no whole head of a request comes."""
+    _stalled: asyncio.TimerHandle | None = None
+    """Closes where the buffer of what is to be sent stays full."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(STALLED_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        _cancel(self._stalled)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _cancel(self._waiting)
+        _cancel(self._stalled)
+        super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - theirs is no envelope
+        """Refuse what is no HTTP."""
+        body = json.dumps(Problem(400, "this is no HTTP request", "invalid_request").envelope()).encode()
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(f"{head}connection: close\r\n\r\n".encode() + body)
+        self.transport.close()
+
+    def _watch(self) -> None:
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if answering or self.transport.is_closing():
+            _cancel(self._waiting)
+            self._waiting = None
+        elif self._waiting is None:
+            self._waiting = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()

@@ -16,12 +16,13 @@ from starlette.responses import JSONResponse, Response
 from sanbai.generation.grammar import Grammar
 from sanbai.generation.request import Request, TopLogprobs
 from sanbai.serving.answers import Answers, Choice
-from sanbai.serving.engine import Outcome, ServedModel, context_exceeded
-from sanbai.serving.openai_api import ALIAS, DONE, Frame, engine_request, grammar_of, served_as
-from sanbai.serving.openai_schema import ChatMessage, TextRequest, each_prompt
+from sanbai.serving.engine import Outcome, ServedModel, check_length, context_exceeded
+from sanbai.serving.openai_api import Frame, engine_request, grammar_of, served_as
+from sanbai.serving.openai_schema import ALIAS, MOST_TOOLS, ChatMessage, TextRequest, Tool, each_prompt
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import Call, PlainText, Row
-from sanbai.serving.sse import PING, data_text, stream_response
+from sanbai.serving.sse import DONE, PING, data_text, stream_response
+from sanbai.serving.tool_calls import turns_of
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.stream import TextStream
 
@@ -34,6 +35,7 @@ class TokenizeRequest(BaseModel):
     model: PlainText = ALIAS
     prompt: PlainText | None = None
     messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=2000)
+    tools: list[Tool] | None = Field(default=None, max_length=MOST_TOOLS)
 
     @model_validator(mode="after")
     def _check_one(self) -> TokenizeRequest:
@@ -60,13 +62,13 @@ async def complete(call: Call) -> Response:
     if len(given) * (request.n or 1) > room:
         raise Problem(400, f"prompt: wanted at most {room} answers in all", "invalid_value", param="prompt")
     prompts = [await run_in_threadpool(encode_text, served, prompt, param="prompt") for prompt in given]
-    grammar = await grammar_of(request, served)
+    grammar = await grammar_of(call, request, served)
     asked = [_ask(call, request, served, prompt, grammar, place) for place, prompt in enumerate(prompts)]
     if not asked:
         raise Problem(400, "prompt: wanted at least one", "invalid_value", param="prompt")
     frame = Frame(Answers(call.house.engine, served, asked), request, prefix="cmpl")
     if request.stream:
-        return stream_response(_stream(frame, request))
+        return stream_response(_stream(frame, request), on_end=frame.answers.stop)
     await frame.answers.finish(call.request)
     choices = [_whole(frame.answers, choice, request) for choice in frame.answers.choices]
     return JSONResponse(frame.around(KIND, choices) | {"usage": _usage(frame.answers, request)})
@@ -84,6 +86,8 @@ def encode_text(served: ServedModel, text: str | Sequence[int], *, param: str) -
         Problem: no token, an id that the model lacks, or more than the context holds.
     """
     tokenizer, vocab_size = served.tokenizer, served.model.config.vocab_size
+    if isinstance(text, str):
+        check_length(served, len(text), param=param)
     ids = [tokenizer.reserved.end_of_text, *tokenizer.encode(text)] if isinstance(text, str) else list(text)
     if not ids:
         raise Problem(400, f"{param}: wanted at least one token", "invalid_value", param=param)
@@ -104,7 +108,7 @@ def _ask(
         served,
         prompt,
         request.drawn(call.house.settings.sampling, limit=limit),
-        grammar=grammar,
+        mask=None if grammar is None else grammar.mask(),
         top_logprobs=request.logprobs or 0,
         prompt_logprobs=bool(request.echo) and request.logprobs is not None,
         place=place,
@@ -204,8 +208,8 @@ def tokenize(call: Call) -> dict[str, Any]:
     request = call.body(TokenizeRequest)
     served = served_as(call, request.model)
     if request.messages is not None:
-        turns = [{"role": one.role, "content": one.text} for one in request.messages]
-        ids = encode_prompt(served.tokenizer, turns)
+        tools = [tool.function.told() for tool in request.tools or []]
+        ids = encode_prompt(served.tokenizer, turns_of(request.messages), tools=tools)
     else:
         marks = {_mark(served, id_): id_ for id_ in served.tokenizer.reserved_ids}
         text = request.prompt or ""

@@ -2,23 +2,30 @@
 
     <|end_of_text|> ( <|role|> content <|end|> )*  [ <|assistant|> ]
 
+Where tools may be called, a content also holds calls (`tool_calls.py`).
+
 Ids are built from pieces: reserved ids are inserted as ids, contents are encoded as text. A message can therefore say
 anything without speaking for another role. A tokenizer from elsewhere has pieces of its own (`turns.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sanbai.foundation.errors import DataError, UsageError
-from sanbai.text.chat_markup import Message, canonical_role
+from sanbai.text.chat_markup import AnyMessage, canonical_role
 from sanbai.text.reserved import MARKERS
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.text.tool_calls import call_texts, definitions_text
 from sanbai.text.turns import Ids
 
 #: A prompt in our template holds at least <|end_of_text|>, <|role|>, one token, <|end|> and <|assistant|>.
 SMALLEST_PROMPT = 5
+
+#: Definitions of tools as OpenAI's API has them.
+Tools = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,24 +36,32 @@ class EncodedConversation:
     loss_mask: list[int]
 
 
-def render(messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+def render(messages: Sequence[AnyMessage], *, add_generation_prompt: bool, tools: Tools = ()) -> str:
     """Return the conversation in our template as text: for eyes and for other programs, never to be encoded here.
 
     Raises:
         DataError: an unknown role.
     """
-    turns = [MARKERS[canonical_role(turn["role"])] + turn["content"] + MARKERS["end"] for turn in messages]
+    turns = [
+        MARKERS[canonical_role(turn["role"])]
+        + "".join([turn["content"] or "", *(MARKERS["tool"] + call for call in call_texts(turn))])
+        + MARKERS["end"]
+        for turn in _with_tools(messages, tools)
+    ]
     return MARKERS["end_of_text"] + "".join(turns) + (MARKERS["assistant"] if add_generation_prompt else "")
 
 
-def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> EncodedConversation:
-    """Return a whole conversation; what the assistant says, and its end of turn, is to be learned.
+def encode_conversation(
+    tokenizer: Tokenizer, messages: Sequence[AnyMessage], *, tools: Tools = ()
+) -> EncodedConversation:
+    """Return a whole conversation; what the assistant says and calls, and its end of turn, is to be learned.
 
     The loss mask marks tokens, not positions that predict them: shift it with the targets.
 
     Raises:
-        DataError: an unknown role.
+        DataError: an unknown role, or a tool call where the template has no place for one.
     """
+    messages = _with_tools(messages, tools)
     tokens = list(tokenizer.turns.start(messages[0]["role"])) if messages else list(tokenizer.turns.opening)
     loss_mask = [0] * len(tokens)
     for message in messages:
@@ -59,7 +74,9 @@ def encode_conversation(tokenizer: Tokenizer, messages: Sequence[Message]) -> En
     return EncodedConversation(tokens, loss_mask)
 
 
-def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], *, max_tokens: int | None = None) -> list[int]:
+def encode_prompt(
+    tokenizer: Tokenizer, messages: Sequence[AnyMessage], *, tools: Tools = (), max_tokens: int | None = None
+) -> list[int]:
     """Return a conversation that waits for the assistant: it ends in <|assistant|>.
 
     When longer than `max_tokens`, the oldest messages go, whole; a system message that opens the conversation stays as
@@ -69,14 +86,16 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], *, max_toke
     Args:
         tokenizer: encodes the contents.
         messages: oldest first, at least one.
+        tools: that may be called; they open the conversation as a system message.
         max_tokens: the limit, `SMALLEST_PROMPT` or more.
 
     Raises:
-        DataError: no message, or an unknown role.
+        DataError: no message, an unknown role, or a tool call where the template has no place for one.
         UsageError: the limit is too small to hold any prompt.
     """
     if not messages:
         raise DataError("a prompt holds no message; wanted at least one")
+    messages = _with_tools(messages, tools)
     form = tokenizer.turns
     encoded = [_encode_turn(tokenizer, message) for message in messages]
     turns = [[*before, *content, *after] for before, content, after in encoded]
@@ -103,10 +122,19 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message], *, max_toke
     return [*form.start(roles[kept[0]]), *(token for turn in kept for token in turns[turn]), *form.answer]
 
 
-def _encode_turn(tokenizer: Tokenizer, message: Message) -> tuple[Ids, list[int], Ids]:
-    """Return what stands before a content, the content, and what stands after it."""
+def _with_tools(messages: Sequence[AnyMessage], tools: Tools) -> Sequence[AnyMessage]:
+    return [{"role": "system", "content": definitions_text(tools)}, *messages] if tools else messages
+
+
+def _encode_turn(tokenizer: Tokenizer, message: AnyMessage) -> tuple[Ids, list[int], Ids]:
+    """Return what stands before a content, the content with its calls, and what stands after it."""
     before, after = tokenizer.turns.around(message["role"])
-    return before, tokenizer.encode(message["content"]), after
+    content, calls = tokenizer.encode(message["content"] or ""), call_texts(message)
+    if calls and not tokenizer.turns.call:
+        raise DataError("the model's chat template has no place for tool calls; leave them out")
+    for call in calls:
+        content += [*tokenizer.turns.call, *tokenizer.encode(call)]
+    return before, content, after
 
 
 def _cut_left(tokenizer: Tokenizer, before: Ids, content: list[int], after: Ids, limit: int) -> list[int]:

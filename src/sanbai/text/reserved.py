@@ -4,6 +4,7 @@ Their ids come first, in this order, in every tokenizer trained here. Their name
 servers; inside Sanbai they are ids put between encoded texts, never parsed out of a text.
 
 A tokenizer from elsewhere has special tokens of its own (`companions.py`): they mark the same places.
+`<|tool|>` opens a tool's message, and within an assistant's a call (`tool_calls.py`).
 
 Objectives that hide part of a text need more of them: a mask, what opens and separates texts to be read, sentinels in
 the place of spans. Only tokenizers that are trained for such an objective have these, as their last ids.

@@ -28,6 +28,8 @@ class Turns:
     """Role -> what ends its message; the assistant's holds the id that ends an answer."""
     answer: Ids
     """Asks for the assistant's message."""
+    call: Ids = ()
+    """Before each tool call within the assistant's message; empty where the template has no place for one."""
 
     def start(self, role: str) -> Ids:
         """Return what stands before a conversation whose first message is this role's."""
@@ -64,4 +66,5 @@ class Turns:
             before={role: (ids[role],) for role in roles},
             after=dict.fromkeys(roles, (ids["end"],)),
             answer=(ids["assistant"],),
+            call=(ids["tool"],),
         )
