@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import itertools
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 from tests.serving.conftest import Site, ask, make_model, read_events, running_site
 
@@ -71,14 +70,21 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import ray
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**27}
-    )
+    memory = {"num_cpus": 1, "object_store_memory": 2**27}
+    cluster = patiently(lambda: Cluster(initialize_head=True, head_node_args=memory | {"include_dashboard": False}))
     try:
-        yield cluster, cluster.add_node(num_cpus=1, object_store_memory=2**27)
+        yield cluster, patiently(lambda: cluster.add_node(**memory))
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+def patiently(start: Callable[[], Any]) -> Any:
+    """Start a node; Ray gives it thirty seconds, in which a busy machine may not manage."""
+    for _ in range(3):
+        with contextlib.suppress(Exception):
+            return start()
+    return start()
 
 
 @pytest.mark.long
@@ -87,7 +93,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_a_node_killed_under_load_loses_no_request(
     two_nodes: tuple[Any, Any], tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the gateway every answer comes, and is the one that a server alone gives; straight to Ray some fail."""
+    """Every answer comes, and is the one that a server alone gives; streams that had begun there end in an error."""
     cluster, second = two_nodes
     workspace = Workspace(tmp_path / "shared")
     workspace.create()
@@ -97,7 +103,9 @@ def test_a_node_killed_under_load_loses_no_request(
     serve(store, "model-0", round=0, actor="test")
     key = make_api_key(store, add_account(store, "anna", "user"), ("v1",))
     with loopback_server(create_replica(workspace, store, settings=SETTINGS)) as url:
-        expected = [answer(url, key, number) for number in range(10)]
+        headers = {"Authorization": f"Bearer {key}"}
+        said = [httpx2.post(f"{url}/v1/completions", json=ask_for(number), headers=headers) for number in range(10)]
+        expected = [one.json()["choices"][0]["text"] for one in said]
     wanted = Deployment(workspace.root, workspace.database_url, SETTINGS, replicas=2)
     with replicas(store, wanted, address=cluster.address) as (settings, gateways_key):
         monkeypatch.setenv("BACKEND_KEY", gateways_key)
@@ -110,14 +118,16 @@ def test_a_node_killed_under_load_loses_no_request(
             backend_retries=settings.backend_retries,
             max_running=100,
         ) as gateway:
-            kill = functools.partial(kill_node, cluster, second)
-            ours, rays = (gateway.url, gateway.key()), (settings.backend.removesuffix("/v1"), key)
-            done, straight = load(ours, rays, kill=kill)
+            whole, streamed = load(gateway.url, gateway.key(), kill=lambda: kill_node(cluster, second))
     assert find_api_key(store, gateways_key) is None, "the gateway's key outlives it"
     store.close()
-    assert None in straight, "the node died with nobody on it; the test shows nothing"
-    assert len(done) == ASKED
-    assert all(text == expected[number % 10] for number, text in enumerate(done))
+    right = [expected[number % 10] for number in range(ASKED)]
+    assert whole == right
+    broken = [number for number, (_, failed) in enumerate(streamed) if failed]
+    assert broken, "the node died with nobody on it; the test shows nothing"
+    for number, (text, failed) in enumerate(streamed):
+        assert right[number].startswith(text) if failed else text == right[number]
+    assert all(streamed[number][0] for number in broken), "what had not begun could have been tried again"
 
 
 def kill_node(cluster: Any, node: Any) -> None:
@@ -130,42 +140,35 @@ def kill_node(cluster: Any, node: Any) -> None:
     cluster.remove_node(node, allow_graceful=False)
 
 
-def answer(url: str, key: str, number: int) -> str | None:
-    """What a server says to one of ten questions; None where it fails."""
-    body = {"model": "sanbai", "prompt": f"{number} + 12", "seed": number, "temperature": 1.0, "max_tokens": 60}
-    try:
-        response = httpx2.post(
-            f"{url}/v1/completions", json=body, headers={"Authorization": f"Bearer {key}"}, timeout=120
-        )
-    except httpx2.TransportError:
-        return None
-    return str(response.json()["choices"][0]["text"]) if response.status_code == 200 else None
+def ask_for(number: int, **more: Any) -> dict[str, Any]:
+    """One of ten questions."""
+    prompt = f"{number % 10} + 12"
+    return {"model": "sanbai", "prompt": prompt, "seed": number % 10, "temperature": 1.0, "max_tokens": 60, **more}
 
 
-def load(
-    ours: tuple[str, str], rays: tuple[str, str], *, kill: Callable[[], None]
-) -> tuple[list[str | None], list[str | None]]:
-    """Ask the gateway and Ray's own proxy, as often and 8 at a time each; kill after a quarter.
-
-    Args:
-        ours: address and key of the gateway.
-        rays: of the proxy.
-        kill: what happens in between.
+def load(url: str, key: str, *, kill: Callable[[], None]) -> tuple[list[str], list[tuple[str, bool]]]:
+    """Ask for whole answers and for as many streams, 8 at a time each; kill when streams have shown a hundred pieces.
 
     Returns:
-        The answers of both.
+        The whole answers' texts; the streams', each with whether it ended in an error.
     """
     begun = threading.Semaphore(0)
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=120) as client:
 
-    def through(number: int) -> str | None:
-        begun.release()
-        return answer(*ours, number % 10)
+        def stream(number: int) -> tuple[str, bool]:
+            text = ""
+            try:
+                for part in client.completions.create(**ask_for(number, stream=True)):
+                    text += part.choices[0].text
+                    begun.release()
+            except openai.APIError:
+                return text, True
+            return text, False
 
-    with ThreadPoolExecutor(8) as patient, ThreadPoolExecutor(8) as hasty:
-        asked = [patient.submit(through, number) for number in range(ASKED)]
-        bare = [hasty.submit(answer, *rays, number % 10) for number in range(ASKED)]
-        for _ in range(ASKED // 4):
-            begun.acquire()
-        time.sleep(0.05)
-        kill()
-        return [one.result() for one in asked], [one.result() for one in bare]
+        with ThreadPoolExecutor(8) as some, ThreadPoolExecutor(8) as others:
+            asked = [some.submit(client.completions.create, **ask_for(number)) for number in range(ASKED)]
+            following = [others.submit(stream, number) for number in range(ASKED)]
+            for _ in range(100):  # pieces of streams
+                begun.acquire()
+            kill()
+            return [one.result().choices[0].text for one in asked], [one.result() for one in following]
