@@ -29,7 +29,7 @@ def test_the_python_of_the_guide_runs(
         pytest.importorskip("langchain_openai")
     monkeypatch.setenv("OPENAI_API_KEY", site.key())
     assert ADDRESS in code
-    exec(compile(code.replace(ADDRESS, site.url), str(GUIDE), "exec"), {"__name__": "guide"})
+    exec(compile(code.replace(ADDRESS, site.url), str(GUIDE), "exec", dont_inherit=True), {"__name__": "guide"})
     assert len(capsys.readouterr().out.splitlines()) >= 2
 
 

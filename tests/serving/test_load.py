@@ -45,9 +45,10 @@ def ask_at_once(site: Site, bodies: list[dict[str, Any]]) -> list[httpx2.Respons
 
 
 def test_ready_goes_red_while_no_step_ends_and_green_after(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, go_on = ContinuousEngine.step, threading.Event()
+    step, entered, go_on = ContinuousEngine.step, threading.Event(), threading.Event()
 
     def stuck(self: ContinuousEngine) -> list[NewToken]:
+        entered.set()
         go_on.wait(60)
         return step(self)
 
@@ -56,6 +57,7 @@ def test_ready_goes_red_while_no_step_ends_and_green_after(site: Site, monkeypat
     probe, answers = site.stranger(), list[httpx2.Response]()
     asking = threading.Thread(target=lambda: answers.extend(ask_at_once(site, [CHAT])))
     asking.start()
+    assert entered.wait(60)
     until(lambda: probe.get("/ready").status_code == 503)
     assert "no token" in probe.get("/ready").json()["status"]
     assert probe.get("/health").status_code == 200
