@@ -23,11 +23,10 @@ from sanbai.foundation.seeds import derive_seed, python_random, torch_generator
 from sanbai.lab.bench import Bench
 from sanbai.lab.transfer import given_round, pretrained_on_text, split_words
 from sanbai.lab.trials import Phenomenon
-from sanbai.model.adapters.adapter import add_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.heads import LanguageModel
 from sanbai.model.reading_heads import Classifier
-from sanbai.training.classify import Learner, classification_parts, encode_text, measure_classes
+from sanbai.training.classify import Learner, adapt, classification_parts, encode_text, measure_classes
 from sanbai.training.gradients import add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.order import endless_order
@@ -86,10 +85,9 @@ def prepare(base: LanguageModel, num_classes: int, way: Way, seed: int) -> tuple
     classifier: Classifier = learner.classifier
     total = sum(parameter.numel() for parameter in classifier.parameters())
     if way in ADAPTERS:
-        add_adapter(classifier, ADAPTERS[way], torch_generator(seed, "lab", "adapters", way))
-    if way != "full":
-        if way == "head":
-            classifier.requires_grad_(False)
+        adapt(learner, ADAPTERS[way], torch_generator(seed, "lab", "adapters", way))
+    elif way == "head":
+        learner.requires_grad_(False)
         classifier.head.requires_grad_(True)
     return learner, total
 
