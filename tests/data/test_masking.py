@@ -25,16 +25,18 @@ def within(count: int, share: float, trials: int, *, deviations: float = 4.0) ->
     return abs(count - share * trials) <= deviations * (trials * share * (1 - share)) ** 0.5
 
 
-def test_fifteen_percent_are_chosen_and_split_80_10_10(tokenizer: Tokenizer) -> None:
-    masking = Masking(tokenizer)
+@pytest.mark.parametrize("share", [0.15, 0.4])
+def test_the_share_is_chosen_and_split_80_10_10(tokenizer: Tokenizer, share: float) -> None:
+    masking = Masking(tokenizer, share=share)
+    assert Masking(tokenizer).share == 0.15
     ordinary = sorted(set(range(tokenizer.vocab_size)) - tokenizer.reserved_ids)
     hidden = kept = replaced = chosen_in_all = 0
     for row in range(2000):
         tokens = numpy_generator(1, "tokens", row).choice(ordinary, size=100)
         seen, chosen = masking.hide(tokens, numpy_generator(1, "masks", row))
-        assert chosen.sum() == 15
+        assert chosen.sum() == round(100 * share)
         assert (seen == tokens)[~chosen].all()
-        chosen_in_all += 15
+        chosen_in_all += int(chosen.sum())
         hidden += int((seen[chosen] == masking.ids.mask).sum())
         kept += int((seen[chosen] == tokens[chosen]).sum())
         replaced += int(((seen != tokens) & (seen != masking.ids.mask))[chosen].sum())

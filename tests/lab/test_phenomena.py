@@ -20,11 +20,11 @@ from sanbai.foundation.stage import Job
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
 from sanbai.lab import adapters
-from sanbai.lab.bench import FULL, Bench, Size, shape
+from sanbai.lab.bench import Bench, Size, shape
 from sanbai.lab.clozes import causal_accuracy, masked_accuracy, trade_clozes
 from sanbai.lab.next_sentence import given_round
 from sanbai.lab.registry import PHENOMENA
-from sanbai.lab.transfer import labeled_words
+from sanbai.lab.transfer import SIZE, labeled_words
 from sanbai.lab.trials import Phenomenon, run_trials
 from sanbai.model.heads import LanguageModel
 from sanbai.text.reserved import READING_MARKERS
@@ -81,19 +81,21 @@ def test_a_phenomenon_runs_writes_its_record_and_plot_and_is_not_measured_again(
     assert run_trials(job, again, seeds=(1,), size=SMOKE, compute=compute) == record
 
 
-@pytest.mark.parametrize("way", ["lora", "p_tuning"])
+@pytest.mark.parametrize("way", ["lora", "p_tuning", "prefix"])
 def test_an_adapter_at_the_reported_size_learns_under_a_fiftieth_of_the_parameters(way: adapters.Way) -> None:
-    config = shape(FULL, norm_place="after").with_vocabulary(FULL.vocab_size)
+    config = shape(SIZE, norm_place="after").with_vocabulary(SIZE.vocab_size)
     base = LanguageModel(config, torch.Generator().manual_seed(1))
     before = [parameter.detach() for parameter in base.parameters()]
     learner, total = adapters.prepare(base, num_classes=6, way=way, seed=1)
     learned = {name: parameter.numel() for name, parameter in learner.named_parameters() if parameter.requires_grad}
     assert total == sum(map(Tensor.numel, before)) + 6 * config.width
     assert "classifier.head.weight" in learned
-    # By hand: rank 2 beside 160 to 480, 160 to 640 and 640 to 160 in 3 layers; 20 vectors and 160-48-48-160.
+    # By hand: rank 2 beside 160 to 480, 160 to 640 and 640 to 160 in 3 layers; 20 vectors and 160-48-48-160;
+    # 20 keys and values in 3 layers.
     by_hand = {
         "lora": 3 * 2 * (160 + 480 + 160 + 640 + 640 + 160),
         "p_tuning": 20 * 160 + (160 * 48 + 48) + (48 * 48 + 48) + (48 * 160 + 160),
+        "prefix": 20 * 3 * 2 * 160,
     }
     assert sum(learned.values()) == by_hand[way] + 6 * 160
     assert sum(learned.values()) < adapters.SHARE * total

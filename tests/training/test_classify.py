@@ -18,6 +18,9 @@ from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import DataError, RecipeError
 from sanbai.foundation.seeds import python_random, torch_generator
 from sanbai.foundation.stage import Stage
+from sanbai.model.adapters.low_rank import LowRankLinear
+from sanbai.model.adapters.peft_folder import load_adapter
+from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import Model, load_model, save_model
@@ -27,6 +30,7 @@ from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 from sanbai.training.classify import (
     ClassifyRecipe,
     Learner,
+    adapt,
     classification_parts,
     classify,
     encode_text,
@@ -49,6 +53,7 @@ RECIPE = ClassifyRecipe(
     optimizer=OptimizerRecipe(),
 )
 CLASSES = ("early", "late")
+LORA = AdapterRecipe(method="lora", rank=4, alpha=8.0, targets=("query", "value", "up", "down"))
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +90,7 @@ def start(
     recipe: ClassifyRecipe = RECIPE,
     *,
     shuffled: bool = False,
+    adapter: AdapterRecipe | None = None,
 ) -> dict[str, Any]:
     return classify(
         stage,
@@ -94,6 +100,7 @@ def start(
         tokenizer=tokenizer,
         examples=examples(40, shuffled=shuffled),
         heldout=examples(100, seed=2, shuffled=shuffled),
+        adapter=adapter or AdapterRecipe(),
     )
 
 
@@ -119,8 +126,48 @@ def test_a_classifier_learns_what_the_texts_tell_and_nothing_else(
 
 
 @pytest.mark.parametrize("kind", [decoder, reader])
+def test_an_adapter_learns_the_classes_and_the_base_keeps_its_bits(
+    kind: Callable[[Tokenizer], Model], open_stage: Open, compute: Compute, tokenizer: Tokenizer
+) -> None:
+    weight = 0.5 if kind is decoder else 0.0
+    changes = {"auxiliary_language_loss": weight, "num_epochs": 16.0, "learning_rate": 2e-2}
+    recipe, base = RECIPE.model_copy(update=changes), kind(tokenizer)
+    stage = open_stage("lora")
+    metrics = start(stage, compute, base, tokenizer, recipe, adapter=LORA)
+    control = start(open_stage("shuffled"), compute, base, tokenizer, recipe, shuffled=True, adapter=LORA)
+    assert metrics["accuracy"] > 0.9
+    assert abs(control["accuracy"] - 0.5) < 0.2
+
+    whole = load_model(stage.folder)
+    assert isinstance(whole, Classifier)
+    beside = load_adapter(Classifier.from_model(base, 2, torch_generator(1)), stage.folder / "adapter")
+    beside.model.get_submodule("head").load_state_dict(whole.head.state_dict())
+    learned = beside.parameters()
+    assert metrics["adapter_parameters"] == sum(parameter.numel() for parameter in learned.values())
+    original = base.state_dict()
+    for name, parameter in beside.model.named_parameters():
+        if name not in learned and name.startswith("trunk."):
+            assert torch.equal(parameter, original[name]), name
+            if not isinstance(beside.model.get_submodule(name.rpartition(".")[0]), LowRankLinear):
+                assert torch.equal(whole.get_parameter(name), original[name]), name
+    tokens_BT = torch.arange(1, 13).view(2, 6)
+    torch.testing.assert_close(whole(tokens_BT), beside.model.eval()(tokens_BT), rtol=1e-5, atol=1e-5)
+
+
+def test_beside_an_adapter_the_head_alone_learns_even_with_a_language_loss(tokenizer: Tokenizer) -> None:
+    learner = Learner(decoder(tokenizer, tied_embeddings=False), 2, torch_generator(1), auxiliary=0.5)
+    adapted = adapt(learner, LORA, torch_generator(2))
+    learning = {name for name, parameter in learner.named_parameters() if parameter.requires_grad}
+    assert learning == {f"classifier.{name}" for name in adapted.parameters()}
+    assert "classifier.head.weight" in learning
+    assert not any("head" in name or "embedding" in name for name in learning - {"classifier.head.weight"})
+
+
+@pytest.mark.parametrize("adapter", [AdapterRecipe(), LORA], ids=["all", "lora"])
+@pytest.mark.parametrize("kind", [decoder, reader])
 def test_killed_it_ends_in_the_same_bits(
     kind: Callable[[Tokenizer], Model],
+    adapter: AdapterRecipe,
     outcome_after_kills: Callable[..., dict[str, Tensor]],
     compute: Compute,
     tokenizer: Tokenizer,
@@ -128,7 +175,7 @@ def test_killed_it_ends_in_the_same_bits(
     recipe = RECIPE.model_copy(update={"auxiliary_language_loss": 0.5 if kind is decoder else 0.0})
 
     def train(stage: Stage) -> object:
-        return start(stage, compute, kind(tokenizer), tokenizer, recipe)
+        return start(stage, compute, kind(tokenizer), tokenizer, recipe, adapter=adapter)
 
     assert_same_bits(outcome_after_kills(train, "killed", (6, 13)), outcome_after_kills(train, "undisturbed"))
 
@@ -236,6 +283,8 @@ def test_every_field_changes_the_run(open_stage: Open, compute: Compute, tokeniz
 def test_what_cannot_be_learned_or_measured_is_said(open_stage: Open, compute: Compute, tokenizer: Tokenizer) -> None:
     with pytest.raises(RecipeError, match="which a reader sees"):
         start(open_stage("reader"), compute, reader(tokenizer), tokenizer)
+    with pytest.raises(RecipeError, match="prefix cannot be merged"):
+        start(open_stage("prefix"), compute, decoder(tokenizer), tokenizer, adapter=AdapterRecipe(method="prefix"))
     texts = examples(20)
     for train, heldout, problem in (
         ([replace(one, label="late") for one in texts], texts, "1 class"),

@@ -347,3 +347,34 @@ def test_next_sentence_prediction_is_the_recipes_choice(tokenizer: Tokenizer) ->
     config = ModelConfig(**READER, vocab_size=tokenizer.vocab_size)
     assert isinstance(new_model("masked", config, torch_generator(1)), MaskedPairModel)
     assert isinstance(new_model("masked", config, torch_generator(1), next_sentence=False), MaskedModel)
+
+
+@pytest.mark.parametrize("next_sentence", [True, False])
+def test_the_recipe_says_how_many_tokens_are_masked(
+    open_stage: Open, compute: Compute, tokenizer: Tokenizer, documents: EncodedItems, next_sentence: bool
+) -> None:
+    for share in (0.15, 0.4):
+        batch = next(
+            open_batches(
+                "masked",
+                documents,
+                tokenizer,
+                row_length=40,
+                batch_rows=16,
+                seed=3,
+                next_sentence=next_sentence,
+                mask_share=share,
+            )
+        )
+        assert isinstance(batch, MaskedBatch)
+        ordinary_BT = ~np.isin(batch.targets_BT, sorted(tokenizer.reserved_ids))
+        wanted = [max(1, round(share * int(row.sum()))) for row in ordinary_BT]
+        assert batch.loss_mask_BT.sum(axis=1).tolist() == wanted
+
+    def losses(share: float) -> str:
+        stage = open_stage(f"share {share}")
+        recipe = recipe_of("masked", num_steps=2, next_sentence=next_sentence, mask_share=share)
+        start(stage, recipe, compute, READER, tokenizer, documents)
+        return (stage.run.folder / "metrics.jsonl").read_text()
+
+    assert losses(0.15) != losses(0.4)

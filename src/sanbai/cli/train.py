@@ -51,7 +51,7 @@ def command(
     if start and stage == "pretrain":
         raise click.UsageError("--start is for later stages: pretraining begins from random weights")
     resolved, _ = read_recipe(find_recipe(recipe), seed=seed)
-    if stage == "classify" and (problem := classify_misfit(resolved.classify, resolved.model)):
+    if stage == "classify" and (problem := classify_misfit(resolved.classify, resolved.model, resolved.adapter)):
         raise RecipeError(f"{recipe}: {problem}")
     if stage == "distill" and not start and (problem := distill_misfit(resolved.model)):
         raise RecipeError(f"{recipe}: {problem}")

@@ -21,7 +21,7 @@ from sanbai.foundation.errors import DataError
 from sanbai.text.tokenizer import Tokenizer
 
 MASK_SHARE = 0.15
-"""Of the tokens, chosen to be learned."""
+"""Of the tokens, chosen to be learned, as a rule."""
 HIDDEN_SHARE, RANDOM_SHARE = 0.8, 0.1
 """Of the chosen spans, those that become the mask and those that become random tokens; the rest stays."""
 
@@ -70,17 +70,19 @@ class MaskedBatch:
 class Masking:
     """Hides tokens of rows; what is hidden follows from the generator alone."""
 
-    def __init__(self, tokenizer: Tokenizer, find_spans: FindSpans | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, find_spans: FindSpans | None = None, *, share: float = MASK_SHARE) -> None:
         """Take the ids of a vocabulary.
 
         Args:
             tokenizer: reserved ids are never chosen, nor put in at random.
             find_spans: finds what is masked whole; by default every token stands for itself.
+            share: of the tokens, chosen to be learned, in (0, 1).
 
         Raises:
             UsageError: the tokenizer has no mask.
         """
         self.ids = tokenizer.reading
+        self.share = share
         self._ordinary_V = np.ones(tokenizer.vocab_size, dtype=np.bool_)
         self._ordinary_V[sorted(tokenizer.reserved_ids)] = False
         self._ordinary = np.flatnonzero(self._ordinary_V)
@@ -91,11 +93,11 @@ class Masking:
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return a row as the model reads it, and which of its tokens were chosen.
 
-        `round(0.15 n)` of the n tokens that are not reserved, at least one; a span that would exceed this is passed
+        `round(share n)` of the n tokens that are not reserved, at least one; a span that would exceed this is passed
         over. Each span is hidden, made random or kept as one, whatever the others are.
         """
         spans = self._spans(tokens_N)
-        wanted = max(1, round(MASK_SHARE * sum(stop - start for start, stop in spans)))
+        wanted = max(1, round(self.share * sum(stop - start for start, stop in spans)))
         hidden_N, chosen_N = tokens_N.copy(), np.zeros(len(tokens_N), dtype=np.bool_)
         fate_S = generator.random(len(spans))
         num_chosen = 0

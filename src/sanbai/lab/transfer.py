@@ -8,18 +8,21 @@ one with its labels given round, which says that nothing but the labels teaches 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sanbai.data.labeled import LabeledText
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.seeds import python_random, torch_generator
-from sanbai.lab.bench import Bench, shape
+from sanbai.lab.bench import FULL, Bench, shape
 from sanbai.lab.trials import Phenomenon
 from sanbai.model.heads import LanguageModel
 from sanbai.training.classify import ClassifyRecipe
 from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.world.tasks.classifying import GROUPS
 
+SIZE = replace(FULL, vocab_size=2400, num_steps=1000)
+"""Of the phenomena that share this text and this model: clozes, transfer, adapters."""
 NUM_LABELS = 200
 HELDOUT_SHARE = 0.4
 SENTENCES = ("This is about {word}.", "I like {word}.", "{name} thinks of {word}.", "What of {word}?", "Here: {word}.")
@@ -58,7 +61,7 @@ def given_round(texts: list[LabeledText], seed: int) -> list[LabeledText]:
 def pretrained_on_text(bench: Bench) -> tuple[Bench, Artifact]:
     """Return the bench of a world without exercises, and GPT-1's kind of model pretrained on its text."""
     without_exercises = bench.world.model_copy(update={"exercise_share": 0.0})
-    bench = Bench(bench.job, bench.seed, bench.size, bench.compute, without_exercises)
+    bench = replace(bench, world=without_exercises)
     return bench, bench.pretrained(shape(bench.size, norm_place="after"))
 
 
@@ -99,4 +102,5 @@ TRANSFER = Phenomenon(
     measure=measure,
     effect=("pretrained, then 200 labels",),
     control=("200 labels alone", "pretrained, labels given round"),
+    size=SIZE,
 )

@@ -223,9 +223,10 @@ class Pipeline:
                 tokenizer=load_tokenizer(base),
                 examples=train,
                 heldout=heldout,
+                adapter=self.recipe.adapter,
             )
 
-        sections = self._with_compute(classify=recipe)
+        sections = self._with_compute(classify=recipe, adapter=self.recipe.adapter)
         parents = {"base": base, "labeled": labeled}
         return self._run(
             "model", "classify", "training", sections, parents, num_classify_steps(recipe, len(train)), build
@@ -440,6 +441,7 @@ class Pipeline:
                 seed=derive_seed(self.recipe.seed, "pretrain", "held out"),
                 to_encoder=bool(self.recipe.model.encoder_layers),
                 next_sentence=recipe.next_sentence,
+                mask_share=recipe.mask_share,
                 names=self.material.names() if recipe.objective == "entity_masked" else (),
             )
         )

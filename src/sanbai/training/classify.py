@@ -1,8 +1,8 @@
 """Classification fine-tuning: a pretrained model learns the class of a text, as GPT-1's and BERT's did.
 
-Input: a model, labelled texts. Output: a classifier's folder. Metrics a step: `loss` (nats a text, with what the
-auxiliary loss adds), `grad_norm` (before clipping), `rate`; every `evaluate_steps` and at the end `accuracy` and
-`classification_loss` of the held-out texts.
+Input: a model, labelled texts. Output: a classifier's folder; with an adapter only that and the head learn. Metrics a
+step: `loss` (nats a text, with what the auxiliary loss adds), `grad_norm` (before clipping), `rate`; every
+`evaluate_steps` and at the end `accuracy` and `classification_loss` of the held-out texts.
 
 A reader (BERT) is given `cls text sep [second sep]` and read at its first position; a decoder (GPT-1) is given
 `end_of_text text end [second end]` and read at its last. GPT-1 went on predicting the next token meanwhile: its loss is
@@ -33,6 +33,9 @@ from sanbai.foundation.files import read_json, write_json_atomic
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
+from sanbai.model.adapters.adapter import Adapted, add_adapter, merge_adapter
+from sanbai.model.adapters.peft_folder import save_adapter
+from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.config import ModelConfig
 from sanbai.model.experts import RouterReport
 from sanbai.model.heads import LanguageModel
@@ -45,6 +48,7 @@ from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.order import endless_order
 from sanbai.training.schedule import linear_rate
+from sanbai.training.supervise import ADAPTER, NO_ADAPTER
 
 
 class ClassifyRecipe(RecipeSection):
@@ -89,12 +93,17 @@ class TextBatch:
     class_B: NDArray[np.int64]
 
 
-def classify_misfit(recipe: ClassifyRecipe, config: ModelConfig) -> str:
+def classify_misfit(recipe: ClassifyRecipe, config: ModelConfig, adapter: AdapterRecipe = NO_ADAPTER) -> str:
     """Return why a model of this shape cannot be fine-tuned by the recipe, or nothing where it can."""
     if config.encoder_layers or "prefix" in config.masks:
         return "a classifier stands on a decoder that looks back, or on a reader of full masks; choose such a model"
     if config.bidirectional and recipe.auxiliary_language_loss:
         return "classify.auxiliary_language_loss predicts the next token, which a reader sees; set it to 0"
+    if adapter.method not in {"none", "lora"}:
+        return (
+            f"adapter.method {adapter.method} cannot be merged into the weights that a classifier's folder holds; "
+            "choose lora or none"
+        )
     return ""
 
 
@@ -112,8 +121,12 @@ def classify(
     tokenizer: Tokenizer,
     examples: Sequence[LabeledText],
     heldout: Sequence[LabeledText],
+    adapter: AdapterRecipe = NO_ADAPTER,
 ) -> dict[str, Any]:
     """Fine-tune a copy of a model on labelled texts and write the classifier into the stage's folder.
+
+    LoRA is written into `adapter/` in PEFT's layout, and its products are added to the weights of the classifier, which
+    is written as ever.
 
     Args:
         stage: one step of its run is one optimizer step, `num_classify_steps` in all.
@@ -123,16 +136,18 @@ def classify(
         tokenizer: saved beside the classifier.
         examples: to learn from.
         heldout: only measured, of the same classes.
+        adapter: section `[adapter]`, LoRA or none.
 
     Returns:
-        The last evaluation, the steps, the classes.
+        The last evaluation, the steps, the classes, and with an adapter the number of its parameters.
 
     Raises:
-        RecipeError: the recipe does not fit the model.
+        RecipeError: the recipe or the adapter does not fit the model.
+        ModelError: the adapter finds no place in it.
         DataError: fewer than two classes, a held-out class that is never learned, or no held-out text.
         Interrupted: asked to stop; the state is saved.
     """
-    if problem := classify_misfit(recipe, model.config):
+    if problem := classify_misfit(recipe, model.config, adapter):
         raise RecipeError(problem)
     classes = classes_of(examples)
     check_classes(heldout, classes)
@@ -145,6 +160,9 @@ def classify(
 
     head = torch_generator(stage.seed, "classify", "head")
     learner = Learner(model, len(classes), head, auxiliary=recipe.auxiliary_language_loss).to(compute.device)
+    adapted = None
+    if adapter.method != "none":
+        adapted = adapt(learner, adapter, torch_generator(stage.seed, "classify", "adapter"))
     optimizer = Optimizer(learner, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(learner), optimizer=optimizer)
     step, _ = checkpoints.resume()
@@ -172,11 +190,14 @@ def classify(
             stage.run.record(step, **measure_classes(learner.classifier, heldout_texts, compute, pad_id=pad))
         checkpoints.after_step(step, {})
 
-    metrics = measure_classes(learner.classifier, heldout_texts, compute, pad_id=pad)
+    metrics: dict[str, Any] = measure_classes(learner.classifier, heldout_texts, compute, pad_id=pad)
     stage.run.record(step, **metrics)
+    metrics |= {"steps": num_steps, "classes": list(classes)}
+    if adapted is not None:
+        metrics["adapter_parameters"] = _save_and_merge(adapted, stage, learner.classifier.head)
     save_model(learner.classifier, stage.folder, tokenizer)
     name_classes(stage.folder, classes)
-    return {**metrics, "steps": num_steps, "classes": list(classes)}
+    return metrics
 
 
 class Learner(nn.Module):
@@ -199,6 +220,18 @@ class Learner(nn.Module):
             assert isinstance(model, LanguageModel)
             self.language = copy.deepcopy(model)
             self.language.trunk = self.classifier.trunk
+
+
+def adapt(learner: Learner, recipe: AdapterRecipe, generator: torch.Generator) -> Adapted:
+    """Give a learner's classifier a fresh adapter; that and the head learn, everything else stops.
+
+    Raises:
+        ModelError: the adapter finds no place in the model.
+    """
+    learner.requires_grad_(False)
+    adapted = add_adapter(learner.classifier, recipe, generator)
+    learner.classifier.head.requires_grad_(True)
+    return adapted
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +370,16 @@ def name_classes(folder: Path, classes: Sequence[str]) -> None:
     settings["id2label"] = {str(number): name for number, name in enumerate(classes)}
     settings["label2id"] = {name: number for number, name in enumerate(classes)}
     write_json_atomic(folder / "config.json", settings)
+
+
+def _save_and_merge(adapted: Adapted, stage: Stage, head: nn.Linear) -> int:
+    """Write the adapter, add it to the classifier's weights and return how many parameters it had, the head's aside."""
+    learned = sum(parameter.numel() for parameter in adapted.parameters().values())
+    folder = stage.folder / ADAPTER
+    folder.mkdir(exist_ok=True)
+    save_adapter(adapted, folder, base=stage.parents["base"].name if "base" in stage.parents else None)
+    merge_adapter(adapted)
+    return learned - sum(parameter.numel() for parameter in head.parameters())
 
 
 def _to_device(batch: TextBatch, classifier: Classifier) -> tuple[Tensor, ...]:

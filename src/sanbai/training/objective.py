@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from sanbai.data.altered import AlteredBatches
-from sanbai.data.masking import MaskedBatch, Masking, mask_rows, name_finder
+from sanbai.data.masking import MASK_SHARE, MaskedBatch, Masking, mask_rows, name_finder
 from sanbai.data.packing import Cursor, Items, PackedBatch, PackedBatches
 from sanbai.data.sentence_pairs import SentencePairs
 from sanbai.data.span_corruption import (
@@ -110,6 +110,7 @@ def open_batches(
     first_row: int = 0,
     to_encoder: bool = False,
     next_sentence: bool = True,
+    mask_share: float = MASK_SHARE,
     names: Collection[str] = (),
 ) -> Batches:
     """Return the objective's batches from a place on; what a row hides follows from the seed and the row's number.
@@ -125,6 +126,7 @@ def open_batches(
         first_row: rows read before.
         to_encoder: of `prefix`, whether an encoder reads it.
         next_sentence: of masked objectives, whether rows are pairs of texts.
+        mask_share: of masked objectives, the tokens that are learned.
         names: what `entity_masked` hides whole.
 
     Raises:
@@ -134,7 +136,8 @@ def open_batches(
     corruption_seed = derive_seed(seed, "corruption")
     masking = None
     if objective in MASKED:
-        masking = Masking(tokenizer, name_finder(tokenizer, names) if objective == "entity_masked" else None)
+        find_names = name_finder(tokenizer, names) if objective == "entity_masked" else None
+        masking = Masking(tokenizer, find_names, share=mask_share)
         if next_sentence:
             return SentencePairs(
                 items,
