@@ -31,7 +31,7 @@ from sanbai.serving.server import loopback_server
 from sanbai.text.tokenizer import Tokenizer
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
-SETTINGS = ServeRecipe(sampling=Sampling(max_new_tokens=24), max_running=8, max_waiting=200)
+SETTINGS = ServeRecipe(sampling=Sampling(max_new_tokens=24), max_running=4, max_waiting=200)
 ASKED = 60
 
 

@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from tests.serving.conftest import Site
@@ -29,7 +31,9 @@ def test_the_python_of_the_guide_runs(
         pytest.importorskip("langchain_openai")
     monkeypatch.setenv("OPENAI_API_KEY", site.key())
     assert ADDRESS in code
-    exec(compile(code.replace(ADDRESS, site.url), str(GUIDE), "exec", dont_inherit=True), {"__name__": "guide"})
+    guide = ModuleType("guide")
+    monkeypatch.setitem(sys.modules, "guide", guide)  # where its classes are looked up
+    exec(compile(code.replace(ADDRESS, site.url), str(GUIDE), "exec", dont_inherit=True), guide.__dict__)
     assert len(capsys.readouterr().out.splitlines()) >= 2
 
 

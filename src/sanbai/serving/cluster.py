@@ -147,12 +147,12 @@ def withdraw() -> None:
 
 
 def _application(serve: Any, wanted: Deployment) -> Any:
-    room = wanted.settings.max_running + wanted.settings.max_waiting
     deployment = serve.deployment(
         name="api",
         num_replicas=wanted.replicas,
         ray_actor_options={"num_cpus": wanted.cpus},
-        max_ongoing_requests=room,
+        # Ray fills the replicas on its proxy's own node first: with room for a queue there, the others would idle.
+        max_ongoing_requests=wanted.settings.max_running,
         graceful_shutdown_timeout_s=wanted.settings.shutdown_seconds,
         health_check_period_s=HEALTH_SECONDS,
     )
