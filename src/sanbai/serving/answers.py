@@ -161,6 +161,9 @@ async def unless_gone(request: HttpRequest, work: asyncio.Future[Result]) -> Res
 def _take(choice: Choice, news: NewToken | Outcome) -> None:
     if isinstance(news, Outcome):
         choice.outcome = news
+        if news.state == "refused":
+            message = "the form of the answer is too complex to follow; make the schema or expression simpler"
+            raise Problem(400, message, "invalid_value")
         if news.state in {"failed", "interrupted"}:
             raise Problem(500, f"the answer was {news.state}", "generation_failed", "api_error")
         return

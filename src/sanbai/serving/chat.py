@@ -80,13 +80,14 @@ class Answer:
     def end(self, outcome: Outcome) -> None:
         """Write the message; only then tell the readers that it is done."""
         text = "".join(self._texts)
-        ending = Ending(outcome.state, outcome.finish_reason, outcome.completion_tokens, round(outcome.seconds, 3))
+        state = "failed" if outcome.state == "refused" else outcome.state
+        ending = Ending(state, outcome.finish_reason, outcome.completion_tokens, round(outcome.seconds, 3))
         try:
             generations.end_generation(self._store, self.generation, text, ending)
         except Exception:  # noqa: BLE001 - a full disk; the answer will be recovered at the next start
             self.log.append("error", {"message": "the answer could not be saved"}, last=True)
             return
-        if outcome.state == "failed":
+        if state == "failed":
             self.log.append("error", {"message": "the answer could not be generated; try again"}, last=True)
         else:
             self.log.append("done", done_event(self.generation, ending, text, self.round), last=True)

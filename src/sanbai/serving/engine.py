@@ -19,7 +19,7 @@ from typing import Literal
 from sanbai.data.vocabulary import load_tokenizer
 from sanbai.feedback.registry import RegisteredModel, find_model, served
 from sanbai.feedback.store import Store
-from sanbai.foundation.errors import ModelError, SanbaiError
+from sanbai.foundation.errors import DataError, ModelError, SanbaiError, UsageError
 from sanbai.foundation.workspace import Workspace
 from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
 from sanbai.generation.grammar import GrammarTokenizer
@@ -44,7 +44,7 @@ BLOCK_SIZE = 16
 #: The cache never holds more than so many whole contexts for each answer that may be made at the same time.
 MOST_CONTEXTS = 4
 
-State = Literal["done", "stopped", "interrupted", "failed"]
+State = Literal["done", "stopped", "interrupted", "failed", "refused"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Outcome:
     """How an answer ended.
 
     Attributes:
-        state: done; stopped by whoever asked; interrupted by the server's end; failed.
+        state: done; stopped by whoever asked; interrupted by the server's end; failed; refused, because it cannot be
+            made as it was asked for.
         finish_reason: stop or length; empty where neither happened.
         completion_tokens: tokens drawn, the end of turn not counted.
         seconds: since the engine took it.
@@ -145,7 +146,8 @@ class _Work:
         self.counts[new.answer] += new.token not in self.order.served.stop_ids
         self.order.on_token(new)
         if new.finish_reason is not None:
-            self._end_answer(new.answer, "failed" if new.finish_reason == "failed" else "done", new.finish_reason)
+            # What fails within the continuous engine is the request's own mask: its form costs too much to follow.
+            self._end_answer(new.answer, "refused" if new.finish_reason == "failed" else "done", new.finish_reason)
 
     def end(self, state: State) -> None:
         """Say that every answer left has ended."""
@@ -468,7 +470,7 @@ class Engine:
             self._engines[order.served.artifact].take(work)
         except Exception as error:  # noqa: BLE001 - what one order asks for must not end the engine
             log.error("order.refused model=%s error=%s", order.served.name, type(error).__name__)
-            work.end("failed")
+            work.end("refused" if isinstance(error, DataError | UsageError) else "failed")
 
     def _step(self, engine: _ModelEngine) -> None:
         try:

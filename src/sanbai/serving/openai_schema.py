@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, FailFast, Field, Tag, field_validator, model_validator
 
 from sanbai.generation.request import Shaping
 from sanbai.generation.sampling import Sampling
@@ -28,8 +28,30 @@ ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
 TokenId = Annotated[int, Field(ge=0, le=2**31)]
 
 
+def _kind_of_prompt(prompt: object) -> str:
+    if not isinstance(prompt, list):
+        return "text"
+    first = prompt[0] if prompt else ""
+    return "ids" if isinstance(first, int) else "lists" if isinstance(first, list) else "texts"
+
+
+class FirstError(FailFast):
+    """A list of a million wrong items has one error, not a million."""
+
+    __hash__ = object.__hash__  # what stands in a union must have one
+
+
+Texts = Annotated[list[PlainText], FirstError()]
+Ids = Annotated[list[int], FirstError()]
+
 #: One or several texts, each as it is or as token ids.
-Prompt = PlainText | list[PlainText] | list[int] | list[list[int]]
+Prompt = Annotated[
+    Annotated[PlainText, Tag("text")]
+    | Annotated[Texts, Tag("texts")]
+    | Annotated[Ids, Tag("ids")]
+    | Annotated[list[Ids], FirstError(), Tag("lists")],
+    Discriminator(_kind_of_prompt),
+]
 
 
 def each_prompt(prompt: Prompt) -> list[str] | list[list[int]]:
@@ -70,8 +92,8 @@ class ChatMessage(BaseModel):
     """One turn."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: PlainText | list[TextPart] | None = None
-    tool_calls: list[ToolCall] | None = Field(default=None, max_length=MOST_TOOLS)
+    content: PlainText | Annotated[list[TextPart], FirstError()] | None = None
+    tool_calls: Annotated[list[ToolCall], FirstError()] | None = Field(default=None, max_length=MOST_TOOLS)
     tool_call_id: PlainText | None = Field(default=None, max_length=200)
 
     @property
@@ -202,7 +224,7 @@ class SampledRequest(BaseModel):
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
-    stop: PlainText | list[PlainText] | None = None
+    stop: PlainText | Texts | None = None
     presence_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
     frequency_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100.0, le=100.0)]] | None = Field(
@@ -214,6 +236,13 @@ class SampledRequest(BaseModel):
     min_p: float | None = Field(default=None, ge=0.0, le=1.0)
     repetition_penalty: float | None = Field(default=None, gt=0.0, le=100.0)
     structured_outputs: StructuredOutputs | None = None
+
+    @field_validator("logit_bias", mode="before")
+    @classmethod
+    def _check_biases(cls, biases: object) -> object:
+        if isinstance(biases, dict) and len(biases) > MOST_BIASES:  # before each of them is read
+            raise ValueError(f"wanted at most {MOST_BIASES} tokens")
+        return biases
 
     @field_validator("stop")
     @classmethod
@@ -267,13 +296,13 @@ class SampledRequest(BaseModel):
 class ChatRequest(SampledRequest):
     """The body of POST /v1/chat/completions."""
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=2000)
+    messages: Annotated[list[ChatMessage], FirstError()] = Field(min_length=1, max_length=2000)
     max_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = Field(default=None, max_length=MOST_TOOLS)
+    tools: Annotated[list[Tool], FirstError()] | None = Field(default=None, max_length=MOST_TOOLS)
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: Any = None

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.concurrency import run_in_threadpool
 
 from sanbai.serving.answers import unless_gone
-from sanbai.serving.openai_schema import ALIAS, ChatMessage
+from sanbai.serving.openai_schema import ALIAS, ChatMessage, FirstError, Texts
 from sanbai.serving.problems import Problem
 from sanbai.serving.readings import reading_for
 from sanbai.serving.rewards import ServedReward
@@ -30,13 +30,13 @@ class ScoreRequest(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
     model: PlainText = Field(default=ALIAS, min_length=1, max_length=200)
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=2000)
+    messages: Annotated[list[ChatMessage], FirstError()] | None = Field(default=None, min_length=1, max_length=2000)
     prompt: PlainText | None = None
     """A user's message alone."""
-    answers: list[PlainText] | None = Field(default=None, min_length=1, max_length=MOST_ANSWERS)
-    text_1: PlainText | list[PlainText] | None = None
+    answers: Texts | None = Field(default=None, min_length=1, max_length=MOST_ANSWERS)
+    text_1: PlainText | Texts | None = None
     """A prompt to every answer, or one to each."""
-    text_2: PlainText | list[PlainText] | None = None
+    text_2: PlainText | Texts | None = None
     """Answers."""
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ its tokens. Token ids are read as they are.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 from starlette.concurrency import run_in_threadpool
@@ -18,7 +18,7 @@ from sanbai.generation.request import Request, TopLogprobs
 from sanbai.serving.answers import Answers, Choice
 from sanbai.serving.engine import Outcome, ServedModel, check_length, context_exceeded
 from sanbai.serving.openai_api import Frame, engine_request, grammar_of, served_as
-from sanbai.serving.openai_schema import ALIAS, MOST_TOOLS, ChatMessage, TextRequest, Tool, each_prompt
+from sanbai.serving.openai_schema import ALIAS, MOST_TOOLS, ChatMessage, FirstError, Ids, TextRequest, Tool, each_prompt
 from sanbai.serving.problems import Problem
 from sanbai.serving.routes import Call, PlainText, Row
 from sanbai.serving.sse import DONE, PING, data_text, stream_response
@@ -34,8 +34,8 @@ class TokenizeRequest(BaseModel):
 
     model: PlainText = ALIAS
     prompt: PlainText | None = None
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1, max_length=2000)
-    tools: list[Tool] | None = Field(default=None, max_length=MOST_TOOLS)
+    messages: Annotated[list[ChatMessage], FirstError()] | None = Field(default=None, min_length=1, max_length=2000)
+    tools: Annotated[list[Tool], FirstError()] | None = Field(default=None, max_length=MOST_TOOLS)
 
     @model_validator(mode="after")
     def _check_one(self) -> TokenizeRequest:
@@ -48,7 +48,7 @@ class DetokenizeRequest(BaseModel):
     """The body of POST /detokenize."""
 
     model: PlainText = ALIAS
-    tokens: list[int] = Field(max_length=1_000_000)
+    tokens: Ids = Field(max_length=1_000_000)
 
 
 async def complete(call: Call) -> Response:
