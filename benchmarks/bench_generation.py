@@ -291,10 +291,8 @@ def show(name: str, tokens: int, taken: Mapping[str, list[float]]) -> None:
         middle = statistics.median(seconds)
         spread = (max(seconds) - min(seconds)) / middle
         wanted = f"  wanted {WANTED[name]:.1f} x" if engine == "continuous" and name in WANTED else ""
-        print(
-            f"{name:36} {engine:13} {tokens / middle:9,.0f} tokens/s  {theirs / middle:5.2f} x  spread {spread:.0%}{wanted}",
-            flush=True,
-        )
+        speed = f"{tokens / middle:9,.0f} tokens/s  {theirs / middle:5.2f} x  spread {spread:.0%}"
+        print(f"{name:36} {engine:13} {speed}{wanted}", flush=True)
     ours = statistics.median(taken["continuous"])
     if "reading" in taken:
         share = statistics.median(taken["reading"]) / ours

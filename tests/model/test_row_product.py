@@ -53,7 +53,7 @@ def test_rounding_again_changes_nothing() -> None:
 
 
 def test_a_shape_without_groups_is_refused() -> None:
-    with pytest.raises(ModelError, match="33 inputs.*multiple of 32"):
+    with pytest.raises(ModelError, match=r"33 inputs.*multiple of 32"):
         Int4Matrix(torch.ones(2, 33), None)
 
 

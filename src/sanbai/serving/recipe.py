@@ -30,8 +30,9 @@ class ServeRecipe(RecipeSection):
     prefix_cache: bool = True
     """Whether what an account's earlier requests began with need not be read again."""
     precision: DecodingPrecision = "stored"
-    """`stored`: the weights as they were saved; `bfloat16`: a faster copy; `int8`, `int4`: one whose weights are rounded
-    to so many bits, faster still for a single answer at a time. What rounding loses: `docs/experiments.md`."""
+    """`stored`: the weights as they were saved; `bfloat16`: a faster copy; `int8`, `int4`: one whose weights are
+    rounded to so many bits, faster still for a single answer at a time. docs/experiments.md says what rounding
+    loses."""
     max_active_per_account: int = Field(default=8, ge=1, le=10_000)
     """Chat answers that one account may have running or waiting."""
     max_choices: int = Field(default=16, ge=1, le=128)
