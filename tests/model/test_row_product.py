@@ -29,7 +29,7 @@ def test_a_row_is_multiplied_by_the_rounded_weights(bits: Bits, num_outputs: int
     kind = ROW_PRODUCTS[bits]
     for added in (bias, None):
         expected = F.linear(x.double(), kind.rounded(weight).double(), None if added is None else added.double())
-        got = kind(weight, added)(x).double()
+        got = kind(weight, added)(x.unsqueeze(0))[0].double()
         assert got.shape == expected.shape
         assert (got - expected).abs().max() < (1e-4 if bits == 8 else 0.02) * (1 + expected.abs().max())
 

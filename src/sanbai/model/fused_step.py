@@ -6,8 +6,7 @@ some 45 calls a layer, this file a third. Activations, gates and residuals are c
 what is wanted is computed.
 
 Steps are computed in the model's precision; only a single token of a packed model is computed in float32 around
-products of a form of its own (`row_product.py`). Should a number exceed what float16 holds, the step is done again as
-others are, and so are all later ones.
+products of a form of its own (`row_product.py`).
 
 Shapes: N tokens of the step, D of them of texts in the window, A wanted, W width, H query heads, G key-value heads,
 M = H + 2 G, K head width, C positions of the window, V vocabulary.
@@ -15,7 +14,6 @@ M = H + 2 G, K head width, C positions of the window, V vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -24,23 +22,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sanbai.model.block import FeedForward
 from sanbai.model.config import Mask
 from sanbai.model.heads import LanguageModel
-from sanbai.model.packed import PackedLinear, fused_linear
+from sanbai.model.packed import PackedLinear, fused_linear, packed_bits
 from sanbai.model.paged import Pages
 from sanbai.model.rotary import Rotation, rotate, rotation
+from sanbai.model.row_product import can_multiply_rows
 
 Norm = Callable[[Tensor], Tensor]
 
 
-class _Norms(NamedTuple):
-    """A block's, for a residual stream of one precision."""
+class _Layer(NamedTuple):
+    """A block's parts, its norms for a residual stream of one precision; looking them up in modules takes time."""
 
-    attention: Norm
-    query: Norm
-    key: Norm
-    feed_forward: Norm
+    mask: Mask
+    attention_norm: Norm
+    qkv: nn.Module
+    query_norm: Norm
+    key_norm: Norm
+    out: nn.Module
+    feed_forward_norm: Norm
+    gate: nn.Module | None
+    up: nn.Module
+    down: nn.Module
 
 
 class FusedStep:
@@ -50,12 +54,10 @@ class FusedStep:
         """Prepare; `can_fuse` says for which models."""
         trunk = model.trunk
         self._trunk, self._config = trunk, model.config
-        self._blocks = [trunk.blocks[layer % len(trunk.blocks)] for layer in range(model.config.num_layers)]
         self._dtype = model.head_weight.dtype
-        self._by_rows = [module for module in model.modules() if isinstance(module, PackedLinear)]
-        """Layers that multiply a single row in a way of their own; empty once that has overflowed."""
+        self._by_rows = packed_bits(model) is not None and can_multiply_rows()
         dtypes = {self._dtype, torch.float32} if self._by_rows else {self._dtype}
-        self._norms = {dtype: self._norms_in(dtype) for dtype in dtypes}
+        self._layers = {dtype: self._layers_in(dtype) for dtype in dtypes}
 
     def __call__(self, token_N: Tensor, position_N: Tensor, pages: Pages, wanted_A: Tensor | None = None) -> Tensor:
         """Return hidden_AW after the last norm, in the model's precision or, of a single token, in float32.
@@ -66,13 +68,8 @@ class FusedStep:
             pages: of the step; its window and blocks are written.
             wanted_A: indices of the tokens whose hidden vectors are returned; by default all.
         """
-        alone = bool(self._by_rows) and len(token_N) == 1
+        alone = self._by_rows and token_N.shape[0] == 1
         hidden_AW = self._run(token_N, position_N, pages, wanted_A, torch.float32 if alone else self._dtype)
-        if alone and not math.isfinite(hidden_AW.sum().item()):
-            for layer in self._by_rows:
-                layer.multiply_rows_as_many()
-            self._by_rows = []
-            hidden_AW = self._run(token_N, position_N, pages, wanted_A, self._dtype)
         pages.store()
         return hidden_AW
 
@@ -91,62 +88,70 @@ class FusedStep:
                 dtype=dtype,
                 scaling=config.rope_scaling,
             )
-        norms, last_norm = self._norms[dtype]
-        for layer, (block, norm) in enumerate(zip(self._blocks, norms, strict=True)):
-            qkv_NMK = self._project(fused_linear(block.attention.qkv, norm.attention(x_NW)), norm, turn)
-            mixed_NW = self._attend(layer, qkv_NMK, masks, pages).to(dtype)
-            if wanted_A is not None and layer == config.num_layers - 1:
+        layers, last_norm = self._layers[dtype]
+        for number, layer in enumerate(layers):
+            qkv_NMK = self._project(fused_linear(layer.qkv, layer.attention_norm(x_NW)), layer, turn)
+            mixed_NW = self._attend(number, qkv_NMK, masks[layer.mask], layer.mask, pages).to(dtype)
+            if wanted_A is not None and number == config.num_layers - 1:
                 x_NW, mixed_NW = x_NW[wanted_A], mixed_NW[wanted_A]
-            x_NW = fused_linear(block.attention.out, mixed_NW, plus=x_NW)
-            x_NW = self._transform(block.feed_forward, norm.feed_forward(x_NW), x_NW)
+            x_NW = fused_linear(layer.out, mixed_NW, plus=x_NW)
+            normed_NW, kind = layer.feed_forward_norm(x_NW), config.feed_forward
+            gate = None if layer.gate is None else fused_linear(layer.gate, normed_NW, activation=kind)
+            inner = fused_linear(layer.up, normed_NW, activation=kind if gate is None else None, times=gate)
+            x_NW = fused_linear(layer.down, inner, plus=x_NW)
         return last_norm(x_NW)
 
-    def _project(self, qkv_NP: Tensor, norm: _Norms, turn: Rotation | None) -> Tensor:
+    def _project(self, qkv_NP: Tensor, layer: _Layer, turn: Rotation | None) -> Tensor:
         """Return queries, keys and values, head by head, normed and turned."""
         H, G = self._config.num_heads, self._config.num_kv_heads
         qkv_NMK = qkv_NP.view(-1, H + 2 * G, self._config.head_width)
         if self._config.query_key_norm:
             q_NHK, k_NGK, v_NGK = qkv_NMK.split((H, G, G), dim=1)
-            qkv_NMK = torch.cat((norm.query(q_NHK), norm.key(k_NGK), v_NGK), dim=1)
+            qkv_NMK = torch.cat((layer.query_norm(q_NHK), layer.key_norm(k_NGK), v_NGK), dim=1)
         if turn is not None:
             turned = rotate(qkv_NMK[:, : H + G].unsqueeze(0), turn)[0]
             qkv_NMK = torch.cat((turned, qkv_NMK[:, H + G :]), dim=1)
         return qkv_NMK
 
-    def _attend(self, layer: int, qkv_NMK: Tensor, masks: dict[Mask, Tensor], pages: Pages) -> Tensor:
+    def _attend(self, number: int, qkv_NMK: Tensor, mask_ARC: Tensor | None, kind: Mask, pages: Pages) -> Tensor:
         """Return each token's mixed values, its heads one after the other."""
-        config, D = self._config, len(pages.position_D)
-        H, G, kind = config.num_heads, config.num_kv_heads, config.mask_of(layer)
+        config, D = self._config, pages.num_decoding
+        H, G = config.num_heads, config.num_kv_heads
         parts = []
-        if D:
+        if mask_ARC is not None:
             qkv_DMK = qkv_NMK[:D].to(pages.window.dtype)
-            k_DGCK, v_DGCK = pages.write(layer, qkv_DMK[:, H:])
+            k_DGCK, v_DGCK = pages.write(number, qkv_DMK[:, H:])
             q, k, v = qkv_DMK[:, :H].reshape(D * G, H // G, -1), k_DGCK.flatten(0, 1), v_DGCK.flatten(0, 1)
             scale = config.head_width**-0.5 if config.scaled_attention else 1.0
-            score = torch.baddbmm(masks[kind], q, k.transpose(1, 2), alpha=scale)
+            score = torch.baddbmm(mask_ARC, q, k.transpose(1, 2), alpha=scale)
             parts.append(torch.bmm(score.softmax(dim=-1), v).view(D, -1).to(qkv_NMK.dtype))
         if pages.chunks:
             q_AHK, kv_AMK = qkv_NMK[D:].split((H, 2 * G), dim=1)
-            chunks = pages.attend_chunks(layer, q_AHK, kv_AMK, kind=kind, scaled=config.scaled_attention)
+            chunks = pages.attend_chunks(number, q_AHK, kv_AMK, kind=kind, scaled=config.scaled_attention)
             parts += [part.flatten(1) for part in chunks]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _transform(self, feed_forward: FeedForward, x_NW: Tensor, residual_NW: Tensor) -> Tensor:
-        kind, gate = self._config.feed_forward, feed_forward.gate
-        if gate is None:
-            inner = fused_linear(feed_forward.up, x_NW, activation=kind)
-        else:
-            inner = fused_linear(feed_forward.up, x_NW, times=fused_linear(gate, x_NW, activation=kind))
-        return fused_linear(feed_forward.down, inner, plus=residual_NW)
-
-    def _norms_in(self, dtype: torch.dtype) -> tuple[list[_Norms], Norm]:
-        """Return the blocks' norms and the last one for a residual stream of this precision."""
-        blocks = []
-        for block in self._blocks:
-            attention = block.attention
-            modules = (block.attention_norm, attention.query_norm, attention.key_norm, block.feed_forward_norm)
-            blocks.append(_Norms(*(_norm(module, dtype) for module in modules)))
-        return blocks, _norm(self._trunk.norm, dtype)
+    def _layers_in(self, dtype: torch.dtype) -> tuple[list[_Layer], Norm]:
+        """Return the layers, and the last norm, for a residual stream of this precision."""
+        trunk, layers = self._trunk, []
+        for number in range(self._config.num_layers):
+            block = trunk.blocks[number % len(trunk.blocks)]
+            attention, feed_forward = block.attention, block.feed_forward
+            layers.append(
+                _Layer(
+                    mask=self._config.mask_of(number),
+                    attention_norm=_norm(block.attention_norm, dtype),
+                    qkv=attention.qkv,
+                    query_norm=_norm(attention.query_norm, dtype),
+                    key_norm=_norm(attention.key_norm, dtype),
+                    out=attention.out,
+                    feed_forward_norm=_norm(block.feed_forward_norm, dtype),
+                    gate=feed_forward.gate,
+                    up=feed_forward.up,
+                    down=feed_forward.down,
+                )
+            )
+        return layers, _norm(trunk.norm, dtype)
 
 
 def can_fuse(model: LanguageModel) -> bool:
@@ -171,7 +176,7 @@ def _norm(module: nn.Module | None, dtype: torch.dtype) -> Norm:
     """Return a norm as one call, its weights in this precision."""
     if isinstance(module, nn.LayerNorm):
         shape, weight, bias = module.normalized_shape, module.weight.to(dtype), module.bias.to(dtype)
-        return partial(F.layer_norm, normalized_shape=shape, weight=weight, bias=bias, eps=module.eps)
+        return partial(torch.layer_norm, normalized_shape=shape, weight=weight, bias=bias, eps=module.eps)
     if isinstance(module, nn.RMSNorm):
         shape, weight = list(module.normalized_shape), module.weight.to(dtype)
         return partial(F.rms_norm, normalized_shape=shape, weight=weight, eps=module.eps)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sanbai.foundation.errors import ModelError
 from sanbai.model.block import ACTIVATIONS
 from sanbai.model.config import FeedForwardKind
-from sanbai.model.row_product import HalfMatrix, Int4Matrix, Int8Matrix, RowProduct
+from sanbai.model.row_product import HalfMatrix, Int4Matrix, Int8Matrix, RowProduct, can_multiply_rows
 
 NUM_ROWS = 16
 """Rows the packing is laid out for; laid out for 1 or 64 it is as fast, within what can be told apart."""
@@ -54,13 +54,12 @@ class PackedLinear(nn.Module):
         """
         super().__init__()
         self.weight, self.bias, self.bits = weight, bias, bits
-        self._rows_as_many = False
         self.pack()
 
     def pack(self) -> None:
         """Reorder and round the weight anew."""
         kind = ROW_PRODUCTS[self.bits]
-        self._row_product: RowProduct = kind(self.weight, self.bias)
+        self._row_product: RowProduct | None = kind(self.weight, self.bias) if can_multiply_rows() else None
         rounded = kind.rounded(self.weight.detach()).bfloat16()
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(rounded, NUM_ROWS)  # noqa: SLF001
 
@@ -88,8 +87,8 @@ class PackedLinear(nn.Module):
         Returns:
             In the precision of `x_RI`.
         """
-        if len(x_RI) == 1 and x_RI.dtype == torch.float32 and not self._rows_as_many:
-            return self._one_row(x_RI[0], activation, times, plus)
+        if x_RI.dtype == torch.float32:
+            return self._one_row(x_RI, activation, times, plus)
         if (other := times if plus is None else plus) is not None:
             out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(  # noqa: SLF001
                 x_RI, other, self._packed, self.bias, "mul" if plus is None else "add"
@@ -101,17 +100,13 @@ class PackedLinear(nn.Module):
         plain: Tensor = self(x_RI)
         return plain if activation is None else ACTIVATIONS[activation](plain)
 
-    def multiply_rows_as_many(self) -> None:
-        """Give up the form for one row: float16 has overflowed."""
-        self._rows_as_many = True
-
     def _one_row(
-        self, x_I: Tensor, activation: FeedForwardKind | None, times: Tensor | None, plus: Tensor | None
+        self, x_1I: Tensor, activation: FeedForwardKind | None, times: Tensor | None, plus: Tensor | None
     ) -> Tensor:
-        y_O = self._row_product(x_I)
+        assert self._row_product is not None
+        y_1O = self._row_product(x_1I)
         if activation is not None:
-            y_O = ACTIVATIONS[activation](y_O)
-        y_1O = y_O.unsqueeze(0)
+            y_1O = ACTIVATIONS[activation](y_1O)
         if times is not None:
             y_1O = y_1O * times
         return y_1O if plus is None else plus + y_1O
@@ -159,11 +154,11 @@ def pack_linears(model: nn.Module, bits: Bits = 16) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
-                if can_pack(child.weight):
+                if can_pack(child.weight) and (bits == 16 or can_multiply_rows()):
                     setattr(parent, name, PackedLinear(child.weight, child.bias, bits))
                 elif bits < 16:
                     raise ModelError(
-                        f"weights of {bits} bits need a processor with bfloat16 products; take another precision"
+                        f"weights of {bits} bits need an x86 processor with bfloat16 products; take another precision"
                     )
 
 

@@ -119,10 +119,10 @@ class Pages:
             return mask_R1TS + relative_bias.of(ahead_RTS).permute(0, 3, 1, 2).to(dtype)
 
         self._new.clear()
-        if len(self.position_D):
+        if self.num_decoding:
             self._place_A = self.window.places(self.position_D)
         for kind in dict.fromkeys(config.masks):
-            if len(self.position_D):
+            if self.num_decoding:
                 positions_D1, window = self.position_D.unsqueeze(-1), self.window
                 self._window_masks[kind] = mask_of(kind, positions_D1, window.num_positions, window.dtype)
             self._chunk_masks[kind] = [
@@ -130,18 +130,23 @@ class Pages:
                 for chunk in self.chunks
             ]
 
-    def prepare_fused(self, config: ModelConfig, dtype: torch.dtype) -> dict[Mask, Tensor]:
+    @property
+    def num_decoding(self) -> int:
+        """D."""
+        return self.position_D.shape[0]
+
+    def prepare_fused(self, config: ModelConfig, dtype: torch.dtype) -> dict[Mask, Tensor | None]:
         """Compute the same for `fused_step.py`; return the window's masks as mask_ARC, A = D G and R = H / G."""
         self.prepare(config, dtype, None)
-        D, G, R = len(self.position_D), config.num_kv_heads, config.num_heads // config.num_kv_heads
-        return {
-            kind: mask_D11C.expand(D, G, R, mask_D11C.shape[-1]).flatten(0, 1)
-            for kind, mask_D11C in self._window_masks.items()
-        }
+        D, G, R = self.num_decoding, config.num_kv_heads, config.num_heads // config.num_kv_heads
+        masks: dict[Mask, Tensor | None] = dict.fromkeys(config.masks)
+        for kind, mask_D11C in self._window_masks.items():
+            masks[kind] = mask_D11C.expand(D, G, R, mask_D11C.shape[-1]).flatten(0, 1)
+        return masks
 
     def attend(self, layer: int, q_NH1K: Tensor, k_NG1K: Tensor, v_NG1K: Tensor, *, kind: Mask, scaled: bool) -> Tensor:
         """Write one layer's new keys and values; return out_NH1K, each query's average of the values it may see."""
-        parts, D = [], len(self.position_D)
+        parts, D = [], self.num_decoding
         kv_NMK = torch.cat((k_NG1K, v_NG1K), dim=1)[:, :, 0]
         if D:
             k, v = self.write(layer, kv_NMK[:D])
@@ -153,7 +158,7 @@ class Pages:
 
     def attend_chunks(self, layer: int, q_AHK: Tensor, kv_AMK: Tensor, *, kind: Mask, scaled: bool) -> list[Tensor]:
         """Do the same for the A tokens of the chunks alone; return the result's parts [.., H, 1, K]."""
-        D, parts = len(self.position_D), []
+        D, parts = self.num_decoding, []
         self.cache.write(layer, self.slot_N[D:], kv_AMK)
         for chunk, mask_R1TS in zip(self.chunks, self._chunk_masks[kind], strict=True):
             q_RHTK = q_AHK[chunk.token_RT - D].transpose(1, 2)
@@ -169,7 +174,7 @@ class Pages:
     def store(self) -> None:
         """Copy what the window got into the blocks, once all layers are through: one write instead of one a layer."""
         if self._new:
-            self.cache.write_all(self.slot_N[: len(self.position_D)], torch.stack(self._new))
+            self.cache.write_all(self.slot_N[: self.num_decoding], torch.stack(self._new))
 
 
 def check_pageable(config: ModelConfig) -> None:

@@ -1,11 +1,12 @@
-"""One row times a matrix, y = W x, in weights of 16, 8 or 4 bits: what writing a single text costs.
+"""One row times a matrix, y = W x + b, in weights of 16, 8 or 4 bits: what writing a single text costs.
 
 Such a product is bound by how fast the weights come from memory, and torch's products for many rows read them at half
-the speed that the memory has, even packed. Milliseconds at 3072 by 768, weights not in a cache (one Zen 4 core that
-reads 25 to 30 GB/s, docs/experiments.md): bfloat16 0.46, bfloat16 packed 0.28, **float16 0.21** (a dot product a row,
-one stream), torch's int8 kernel 0.24 to 0.33, **eight bits as here 0.13 to 0.17**, torch's int4 kernel 0.15.
+the speed that the memory has, even packed. Microseconds at 768 to 3072 numbers, weights not in a cache (one Zen 4 core
+that reads 23 to 30 GB/s, docs/experiments.md): bfloat16 630, bfloat16 packed 280 to 360, float16 as dot products 230 to
+350, **float16 as here 225**, torch's int8 kernel 330, **eight bits as here 135 to 150**, torch's int4 kernel 150.
 
-- `HalfMatrix`: bfloat16 weights as float16, which holds them exactly but for numbers below 6e-5 (then within 3e-8).
+- `HalfMatrix`: bfloat16 weights as float16, which holds them exactly but for numbers below 6e-5 (then within 3e-8), in
+  FBGEMM's packing. Inputs and sums are float32.
 - `Int8Matrix`: a weighted sum of the columns of W, which is what torch's quantized embedding bag computes, with the
   memory read ahead. Columns are cut into pieces of `PIECE` numbers, so that their sum stays in registers; each piece
   has a scale and an offset of its own.
@@ -33,14 +34,19 @@ GROUP = 32
 """Inputs a scale of `Int4Matrix`; 64 and 128 are as fast and lose more."""
 
 
+def can_multiply_rows() -> bool:
+    """Return whether this torch has these products; it has on x86, unless told to take others."""
+    return torch.backends.quantized.engine in {"x86", "fbgemm"}
+
+
 class RowProduct(Protocol):
     """A matrix that multiplies one row."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
         """Copy and round."""
 
-    def __call__(self, x_I: Tensor) -> Tensor:
-        """Return W x + b in float32."""
+    def __call__(self, x_1I: Tensor) -> Tensor:
+        """Return W x + b, both float32."""
 
     @staticmethod
     def rounded(weight_OI: Tensor) -> Tensor:
@@ -51,14 +57,14 @@ class HalfMatrix:
     """Sixteen bits a weight."""
 
     def __init__(self, weight_OI: Tensor, bias_O: Tensor | None) -> None:
-        """Copy."""
-        self._weight_OI = weight_OI.detach().half()
-        self._bias_O = weight_OI.new_zeros(len(weight_OI)) if bias_O is None else bias_O
-        self._bias_O = self._bias_O.detach().half()
+        """Pack."""
+        bias_O = None if bias_O is None else bias_O.detach().float()
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight_OI.detach().float(), bias_O)
 
-    def __call__(self, x_I: Tensor) -> Tensor:
-        """Return W x + b, rounded to float16; sums are in float32. What exceeds 65,504 becomes infinite."""
-        return torch.addmv(self._bias_O, self._weight_OI, x_I.half()).float()
+    def __call__(self, x_1I: Tensor) -> Tensor:
+        """Return W x + b."""
+        y_1O: Tensor = torch.ops.quantized.linear_dynamic_fp16(x_1I, self._packed)
+        return y_1O
 
     @staticmethod
     def rounded(weight_OI: Tensor) -> Tensor:
@@ -78,13 +84,13 @@ class Int8Matrix:
         self._index = torch.arange(self._num_pieces * num_inputs, dtype=torch.int32)
         self._first_S = torch.arange(0, self._num_pieces * num_inputs, num_inputs, dtype=torch.int32)
 
-    def __call__(self, x_I: Tensor) -> Tensor:
+    def __call__(self, x_1I: Tensor) -> Tensor:
         """Return W x + b."""
         y_SP: Tensor = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
-            self._table, self._index, self._first_S, False, 0, False, x_I.float().repeat(self._num_pieces)
+            self._table, self._index, self._first_S, False, 0, False, x_1I.repeat(1, self._num_pieces)[0]
         )
-        y_O = y_SP.view(-1)[: self._num_outputs]
-        return y_O if self._bias_O is None else y_O + self._bias_O
+        y_1O = y_SP.view(1, -1)[:, : self._num_outputs]
+        return y_1O if self._bias_O is None else y_1O + self._bias_O
 
     @staticmethod
     def rounded(weight_OI: Tensor) -> Tensor:
@@ -112,13 +118,13 @@ class Int4Matrix:
         self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(F.pad(number_OI, (0, 0, 0, missing)), 1)  # noqa: SLF001
         self._scales_GO2 = F.pad(scale_OG2, (0, 0, 0, 0, 0, missing)).transpose(0, 1).contiguous().bfloat16()
 
-    def __call__(self, x_I: Tensor) -> Tensor:
+    def __call__(self, x_1I: Tensor) -> Tensor:
         """Return W x + b; inputs and products are rounded to bfloat16."""
         y_1O: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(  # noqa: SLF001
-            x_I.bfloat16().unsqueeze(0), self._packed, GROUP, self._scales_GO2
+            x_1I.bfloat16(), self._packed, GROUP, self._scales_GO2
         )
-        y_O = y_1O[0, : self._num_outputs].float()
-        return y_O if self._bias_O is None else y_O + self._bias_O
+        y_1O = y_1O[:, : self._num_outputs].float()
+        return y_1O if self._bias_O is None else y_1O + self._bias_O
 
     @staticmethod
     def rounded(weight_OI: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class Window:
 
     def places(self, position_D: Tensor) -> Tensor:
         """Return where `write` puts one position of each of the first D lanes: keys head by head, then values."""
-        D = len(position_D)
+        D = position_D.shape[0]
         if D not in self._first_D2G:
             _, _, W, G, C, _ = self._kept_L2WGCK.shape
             head_2G = torch.arange(2 * G, device=position_D.device)
@@ -92,7 +92,7 @@ class Window:
         Returns:
             k_DGCK and v_DGCK, uncopied.
         """
-        D, K = len(kv_DNK), kv_DNK.shape[-1]
+        D, _, K = kv_DNK.shape
         kept_2WGCK = self._kept_L2WGCK[layer]
         kept_2WGCK.view(-1, K).index_copy_(0, place_A, kv_DNK.reshape(-1, K).to(self.dtype))
         return kept_2WGCK[0, :D], kept_2WGCK[1, :D]
