@@ -9,6 +9,8 @@ import torch
 
 from sanbai.foundation.errors import ModelError
 from sanbai.model.config import ModelConfig
+from sanbai.model.fused_step import FusedStep, can_fuse
+from sanbai.model.heads import LanguageModel
 from sanbai.model.paged import Chunks, PagedCache, Pages
 from sanbai.model.transformer import Transformer
 from sanbai.model.window import Window
@@ -25,18 +27,24 @@ CONFIGS = {
     "relative, unscaled": BASE.model_copy(
         update={"positions": "relative", "relative_buckets": 8, "relative_distance": 12, "scaled_attention": False}
     ),
+    "gelu, biases, query and key norm": BASE.model_copy(
+        update={"feed_forward": "gelu_tanh", "bias": True, "query_key_norm": True, "num_kv_heads": 1}
+    ),
+    "squared relu, no positions": BASE.model_copy(
+        update={"feed_forward": "squared_relu", "positions": "none", "norm": "layer", "scaled_attention": False}
+    ),
     "sinusoidal, after": BASE.model_copy(update={"positions": "sinusoidal", "norm_place": "after"}),
 }
 SIZE = 4
 
 
-def make_trunk(config: ModelConfig) -> Transformer:
+def make_model(config: ModelConfig) -> LanguageModel:
     generator = torch.Generator().manual_seed(1)
-    trunk = Transformer(config, generator).double()
+    model = LanguageModel(config, generator).double()
     with torch.no_grad():
-        for parameter in trunk.parameters():
+        for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return trunk.eval()
+    return model.eval()
 
 
 def chunk_of(tables: list[list[int]], ranges: list[tuple[int, int]], first: int) -> Chunks:
@@ -53,17 +61,21 @@ def chunk_of(tables: list[list[int]], ranges: list[tuple[int, int]], first: int)
     return Chunks(block_RM=padded, position_RT=position, token_RT=token, real_A=torch.tensor(real))
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["modules", "fused"])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @torch.inference_mode()
-def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: ModelConfig) -> None:
-    trunk, dice = make_trunk(config), random.Random(1)
+def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: ModelConfig, fused: bool) -> None:
+    model, dice = make_model(config), random.Random(1)
+    trunk = model.trunk
+    if fused and not can_fuse(model):
+        assert "relative" in config.positions or config.norm_place == "after"
+        return
     texts = [[dice.randrange(31) for _ in range(length)] for length in (19, 13, 7)]
     order = list(range(20))
     dice.shuffle(order)
     tables = [[order.pop() for _ in range(-(-len(text) // SIZE))] for text in texts]
     cache = PagedCache(config, num_blocks=20, block_size=SIZE, dtype=torch.float64)
-    cache._keys.fill_(1e3)  # what others have left must not matter
-    cache._values.fill_(1e3)
+    cache._kept_LNPMK.fill_(1e3)  # what others have left must not matter
     window = Window(config, dtype=torch.float64, device="cpu")
 
     def slots(text: int, start: int, end: int) -> list[int]:
@@ -83,6 +95,12 @@ def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: Mo
             else [],
         )
         tokens = torch.tensor([token for text in everyone for token in texts[text][slice(*ranges[text])]])
+        if fused:
+            step = FusedStep(model)
+            wanted = torch.arange(0, len(tokens), 2)
+            hidden = step(tokens, positions, pages)
+            torch.testing.assert_close(step(tokens, positions, pages, wanted), hidden[wanted], rtol=0, atol=1e-12)
+            return hidden
         hidden = trunk(tokens.unsqueeze(1), positions_BT=positions.unsqueeze(1), pages=pages)[:, 0]
         pages.store()
         return hidden
@@ -107,7 +125,7 @@ def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: Mo
 def test_copied_blocks_hold_the_same_and_cleared_ones_nothing() -> None:
     cache = PagedCache(BASE, num_blocks=4, block_size=2)
     k, v = torch.randn(2, 2, 6), torch.randn(2, 2, 6)
-    cache.write(1, torch.tensor([2, 3]), k, v)
+    cache.write(1, torch.tensor([2, 3]), torch.cat((k, v), dim=1))
     cache.copy([1, 1], [3, 0])
     keys, values = cache.read(1, torch.tensor([[3, 0], [1, 1]]))
     torch.testing.assert_close(keys[0], torch.cat((k, k)).transpose(0, 1))

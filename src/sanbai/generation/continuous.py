@@ -16,6 +16,7 @@ Shapes: N tokens of the step, B rows that draw, V vocabulary, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -24,19 +25,22 @@ from torch import Tensor
 from sanbai.foundation.errors import DataError, ResourceError, UsageError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.generation.blocks import BlockPool
-from sanbai.generation.drawing import bend, collect_rules, draw, top_logprobs
-from sanbai.generation.engine import Precision, cast_for_decoding, check_prompts, draw_uniforms
+from sanbai.generation.drawing import Rules, bend, collect_rules, draw, top_logprobs
+from sanbai.generation.engine import cast_for_decoding, check_prompts, draw_uniforms
 from sanbai.generation.reading import Arranger, Reading
 from sanbai.generation.request import NewToken, Request
 from sanbai.generation.row import Row
 from sanbai.generation.scheduler import Plan, Scheduler
 from sanbai.generation.weights import replace_weights
+from sanbai.model.fused_step import FusedStep, can_fuse
 from sanbai.model.heads import LanguageModel
-from sanbai.model.packed import PackedLinear, is_packed, pack_linears, repack
+from sanbai.model.packed import Bits, PackedLinear, pack_linears, packed_bits, repack
 from sanbai.model.paged import PagedCache, check_pageable
 from sanbai.model.window import Window
 from sanbai.text.stream import TextStream
 from sanbai.text.tokenizer import Tokenizer
+
+NUM_BITS: dict[str, Bits] = {"bfloat16": 16, "int8": 8, "int4": 4}
 
 
 class EngineSettings(RecipeSection):
@@ -54,12 +58,21 @@ class EngineSettings(RecipeSection):
     """Requests that may wait."""
 
 
-def decoding_copy(model: LanguageModel, precision: Precision) -> LanguageModel:
-    """Return a copy in the precision wanted, its weights packed where that is faster; the model itself if `stored`."""
+DecodingPrecision = Literal["stored", "bfloat16", "int8", "int4"]
+"""Of the weights that write: as they were saved, or a copy in sixteen, eight or four bits a weight. The embeddings are
+in bfloat16 in all copies."""
+
+
+def decoding_copy(model: LanguageModel, precision: DecodingPrecision) -> LanguageModel:
+    """Return a copy in the precision wanted, its weights packed where that is faster; the model itself if `stored`.
+
+    Raises:
+        ModelError: int8 or int4 where this processor or the model's shape has no such products.
+    """
     if precision == "stored":
         return model
-    copied = cast_for_decoding(model, precision)
-    pack_linears(copied)
+    copied = cast_for_decoding(model, "bfloat16")
+    pack_linears(copied, NUM_BITS[precision])
     return copied
 
 
@@ -86,7 +99,7 @@ class ContinuousEngine:
             )
         self._model, self.settings, self._tokenizer = model, settings, tokenizer
         self._device = model.head_weight.device
-        self._head = PackedLinear(model.head_weight, None) if is_packed(model) else None
+        self._prepare_weights()
         self.pool = BlockPool(settings.num_blocks, settings.block_size)
         self.scheduler = Scheduler(
             self.pool,
@@ -106,6 +119,7 @@ class ContinuousEngine:
             window = Window(model.config, dtype=dtype, device=self._device)
         self._arranger = Arranger(self._cache, window, self._device)
         self._rows: dict[int, list[Row]] = {}
+        self._ruled: tuple[list[Row], Rules] | None = None
         self._num_requests = self._num_rows = 0
 
     @property
@@ -170,13 +184,13 @@ class ContinuousEngine:
         if not plan.decoding and not plan.chunks:
             return []
         reading = self._arranger.prepare(plan)
-        hidden_ND = self._model.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)[:, 0]
-        reading.pages.store()
-        self._score_prompts(reading, hidden_ND)
-        drawing, places = self._rows_that_draw(plan, reading)
+        wanted = self._wanted(reading, len(plan.decoding))
+        hidden_AD = self._read(reading, wanted)
+        self._score_prompts(reading, hidden_AD)
+        drawing, places = self._rows_that_draw(plan, reading, wanted)
         if not drawing:
             return []
-        return self._draw(drawing, self._logits(hidden_ND[places]))
+        return self._draw(drawing, self._logits(hidden_AD if places is None else hidden_AD[places]))
 
     def replace_weights(self, source: dict[str, Tensor]) -> str:
         """Put new weights in the place of the old; return their digest (`weights.py`).
@@ -189,8 +203,7 @@ class ContinuousEngine:
         """
         digest = replace_weights(self._model, source)
         repack(self._model)
-        if self._head is not None:
-            self._head = PackedLinear(self._model.head_weight, None)
+        self._prepare_weights()
         self.scheduler.preempt_all()
         self.pool.forget()
         with torch.inference_mode():
@@ -220,30 +233,62 @@ class ContinuousEngine:
                 "max_new_tokens or give it more"
             )
 
-    def _rows_that_draw(self, plan: Plan, reading: Reading) -> tuple[list[Row], Tensor]:
-        """Return the rows whose next token is due, and at which of the step's tokens its logits are."""
-        last = {
-            id(chunk.row): start + chunk.end - chunk.row.num_cached - 1
-            for chunk, start in zip(reading.chunks, reading.starts, strict=True)
-        }
-        drawing, places = list(plan.decoding), list(range(len(plan.decoding)))
+    def _prepare_weights(self) -> None:
+        """Bring weights into the form that decoding reads, again after they have changed."""
+        bits = packed_bits(self._model)
+        self._head = PackedLinear(self._model.head_weight, None, bits) if bits else None
+        self._fused_step = FusedStep(self._model) if can_fuse(self._model) else None
+
+    def _read(self, reading: Reading, wanted: list[int] | None) -> Tensor:
+        """Run the model; return the hidden vectors of the tokens wanted, or of all."""
+        wanted_A = None if wanted is None else torch.tensor(wanted, dtype=torch.int64, device=self._device)
+        if self._fused_step is not None:
+            return self._fused_step(reading.token_N1[:, 0], reading.position_N1[:, 0], reading.pages, wanted_A)
+        hidden_N1D = self._model.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)
+        reading.pages.store()
+        return hidden_N1D[:, 0] if wanted_A is None else hidden_N1D[wanted_A, 0]
+
+    @staticmethod
+    def _wanted(reading: Reading, num_decoding: int) -> list[int] | None:
+        """Return the tokens whose hidden vectors are needed: the last one of each row; None where that is all."""
+        if not reading.chunks or any(row.needs_prompt_scores for row, _ in reading.chunks):
+            return None
+        ends = [
+            start + end - row.num_cached - 1 for (row, end), start in zip(reading.chunks, reading.starts, strict=True)
+        ]
+        return [*range(num_decoding), *ends]
+
+    def _rows_that_draw(
+        self, plan: Plan, reading: Reading, wanted: list[int] | None
+    ) -> tuple[list[Row], Tensor | None]:
+        """Return the rows whose next token is due, and at which hidden vectors its logits are; None for one each."""
+        num_decoding = len(plan.decoding)
+        if wanted is None:
+            ends = [
+                start + end - row.num_cached - 1
+                for (row, end), start in zip(reading.chunks, reading.starts, strict=True)
+            ]
+        else:
+            ends = list(range(num_decoding, len(wanted)))
+        last = {id(chunk.row): end for chunk, end in zip(reading.chunks, ends, strict=True)}
+        drawing, places = list(plan.decoding), list(range(num_decoding))
         for leader in self.scheduler.note_read(plan):
             begun, sources, targets = self.scheduler.fork(leader)
             if targets:
                 self._cache.copy(sources, targets)
             drawing += [leader, *begun]
             places += [last[id(leader)]] * (1 + len(begun))
+        if not reading.chunks:
+            return drawing, None
         return drawing, torch.tensor(places, dtype=torch.int64, device=self._device)
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
-        logits_BV: Tensor = self._model.logits(hidden_BD) if self._head is None else self._head(hidden_BD)
+        logits_BV: Tensor = self._model.logits(hidden_BD) if self._head is None else self._head.fused(hidden_BD)
         return logits_BV
 
     def _draw(self, rows: Sequence[Row], logits_BV: Tensor) -> list[NewToken]:
         logits_BV = logits_BV.to(torch.promote_types(logits_BV.dtype, torch.float32))
-        rules = collect_rules(
-            [(row.request.sampling, row.request.shaping) for row in rows], logits_BV.shape[1], self._device
-        )
+        rules = self._rules_of(rows, logits_BV.shape[1])
         uniform_B = torch.tensor([row.next_uniform for row in rows], device=self._device)
         drawn = draw(logits_BV, self._shape(rows, logits_BV), uniform_B, rules)
         tops: dict[int, list[tuple[int, float]]] = {}
@@ -256,6 +301,13 @@ class ContinuousEngine:
             self._settle(row, token, logprob, sampled, tops.get(place, []))
             for place, (row, token, logprob, sampled) in enumerate(columns)
         ]
+
+    def _rules_of(self, rows: Sequence[Row], vocab_size: int) -> Rules:
+        """Return the rows' rules; mostly the rows are those of the step before."""
+        if self._ruled is None or self._ruled[0] != rows:
+            rules = [(row.request.sampling, row.request.shaping) for row in rows]
+            self._ruled = list(rows), collect_rules(rules, vocab_size, self._device)
+        return self._ruled[1]
 
     def _shape(self, rows: Sequence[Row], logits_BV: Tensor) -> Tensor:
         """Return the logits after penalties, biases and masks; the same tensor where there are none."""
