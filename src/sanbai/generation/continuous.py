@@ -16,6 +16,7 @@ Shapes: N tokens of the step, B rows that draw, V vocabulary, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -24,12 +25,14 @@ from torch import Tensor
 from sanbai.foundation.errors import DataError, ResourceError, UsageError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.generation.blocks import BlockPool
+from sanbai.generation.drafting import DraftProposer
 from sanbai.generation.drawing import bend, collect_rules, draw, top_logprobs
 from sanbai.generation.engine import Precision, cast_for_decoding, check_prompts, draw_uniforms
 from sanbai.generation.reading import Arranger, Reading
 from sanbai.generation.request import NewToken, Request
 from sanbai.generation.row import Row
 from sanbai.generation.scheduler import Plan, Scheduler
+from sanbai.generation.speculation import NgramProposer, Speculator
 from sanbai.generation.weights import replace_weights
 from sanbai.model.heads import LanguageModel
 from sanbai.model.packed import PackedLinear, is_packed, pack_linears, repack
@@ -37,6 +40,8 @@ from sanbai.model.paged import PagedCache, check_pageable
 from sanbai.model.window import Window
 from sanbai.text.stream import TextStream
 from sanbai.text.tokenizer import Tokenizer
+
+Speculation = Literal["off", "ngram", "draft"]
 
 
 class EngineSettings(RecipeSection):
@@ -52,6 +57,11 @@ class EngineSettings(RecipeSection):
     """Tokens that one step reads at most; more than `max_rows`. More read prompts faster, fewer let nobody wait."""
     max_waiting: int = Field(default=1024, ge=1, le=10_000_000)
     """Requests that may wait."""
+    speculation: Speculation = "off"
+    """Whether tokens are guessed, so that a step may give an answer several: `ngram` from what the text repeats,
+    `draft` by a small model. Answers stay the same; it stops by itself where it does not pay (`speculation.py`)."""
+    max_guesses: int = Field(default=8, ge=1, le=1024)
+    """Guesses a row and step; of no effect without speculation."""
 
 
 def decoding_copy(model: LanguageModel, precision: Precision) -> LanguageModel:
@@ -66,17 +76,25 @@ def decoding_copy(model: LanguageModel, precision: Precision) -> LanguageModel:
 class ContinuousEngine:
     """A model, its cache, and the requests in work."""
 
-    def __init__(self, model: LanguageModel, settings: EngineSettings, *, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        settings: EngineSettings,
+        *,
+        tokenizer: Tokenizer | None = None,
+        draft: LanguageModel | None = None,
+    ) -> None:
         """Take room for the cache.
 
         Args:
             model: used as it is, in its own precision; `decoding_copy` makes one that decodes faster.
             settings: how much to take on.
             tokenizer: the model's, where text or stop strings are wanted.
+            draft: the small model that guesses, where `speculation` is `draft`.
 
         Raises:
-            ModelError: a model that cannot be paged.
-            UsageError: `step_tokens` leaves no room for prompts.
+            ModelError: a model that cannot be paged, or a draft model of another vocabulary.
+            UsageError: `step_tokens` leaves no room for prompts; a draft model missing, or given for nothing.
         """
         check_pageable(model.config)
         if settings.step_tokens <= settings.max_rows:
@@ -105,6 +123,8 @@ class ContinuousEngine:
             )
             window = Window(model.config, dtype=dtype, device=self._device)
         self._arranger = Arranger(self._cache, window, self._device)
+        self.speculator = self._make_speculator(draft)
+        """Who plans guesses; None without speculation."""
         self._rows: dict[int, list[Row]] = {}
         self._num_requests = self._num_rows = 0
 
@@ -165,10 +185,19 @@ class ContinuousEngine:
 
     @torch.inference_mode()
     def step(self) -> list[NewToken]:
-        """Read and draw once; return what each answer got."""
+        """Read and draw once; return what each answer got: a token, or several where guesses came true."""
         plan = self.scheduler.plan()
         if not plan.decoding and not plan.chunks:
             return []
+        if self.speculator is None:
+            return self._read_and_draw(plan)
+        began = self.speculator.clock()
+        plan = self.speculator.guess(plan)
+        news = self._read_and_draw(plan)
+        self.speculator.see(plan, news, self.speculator.clock() - began)
+        return news
+
+    def _read_and_draw(self, plan: Plan) -> list[NewToken]:
         reading = self._arranger.prepare(plan)
         hidden_ND = self._model.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)[:, 0]
         reading.pages.store()
@@ -198,6 +227,30 @@ class ContinuousEngine:
             self._arranger.clear()
         return digest
 
+    def _make_speculator(self, draft: LanguageModel | None) -> Speculator | None:
+        settings = self.settings
+        if (draft is not None) != (settings.speculation == "draft"):
+            raise UsageError(
+                f'speculation is "{settings.speculation}" and {"no" if draft is None else "a"} draft model was given; '
+                "give one where it is draft, and only there"
+            )
+        if settings.speculation == "off":
+            return None
+        proposer = (
+            NgramProposer()
+            if draft is None
+            else DraftProposer(
+                draft, self.pool, vocab_size=self._model.config.vocab_size, step_tokens=settings.step_tokens
+            )
+        )
+        return Speculator(
+            proposer,
+            self.scheduler,
+            most=settings.max_guesses,
+            step_tokens=settings.step_tokens,
+            on_cpu=self._device.type == "cpu",
+        )
+
     def _check(self, request: Request) -> None:
         config = self._model.config
         check_prompts(self._model, [request.prompt])
@@ -221,18 +274,25 @@ class ContinuousEngine:
             )
 
     def _rows_that_draw(self, plan: Plan, reading: Reading) -> tuple[list[Row], Tensor]:
-        """Return the rows whose next token is due, and at which of the step's tokens its logits are."""
-        last = {
-            id(chunk.row): start + chunk.end - chunk.row.num_cached - 1
+        """Return the rows whose next token is due, and at which of the step's tokens its logits are.
+
+        A row with guesses comes once more for each, at once behind itself.
+        """
+        places_of = {
+            id(chunk.row): range(start, start + chunk.length)
             for chunk, start in zip(reading.chunks, reading.starts, strict=True)
         }
-        drawing, places = list(plan.decoding), list(range(len(plan.decoding)))
+        drawing: list[Row] = []
+        places: list[int] = []
+        for place, row in enumerate(plan.decoding):
+            drawing += [row] * (1 + len(row.draft))
+            places += [place, *places_of.get(id(row), ())]
         for leader in self.scheduler.note_read(plan):
             begun, sources, targets = self.scheduler.fork(leader)
             if targets:
                 self._cache.copy(sources, targets)
             drawing += [leader, *begun]
-            places += [last[id(leader)]] * (1 + len(begun))
+            places += [places_of[id(leader)][-1]] * (1 + len(begun))
         return drawing, torch.tensor(places, dtype=torch.int64, device=self._device)
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
@@ -244,18 +304,27 @@ class ContinuousEngine:
         rules = collect_rules(
             [(row.request.sampling, row.request.shaping) for row in rows], logits_BV.shape[1], self._device
         )
-        uniform_B = torch.tensor([row.next_uniform for row in rows], device=self._device)
+        ahead = _count_repeats(rows)
+        uniform_B = torch.tensor(
+            [row.uniform(each) for row, each in zip(rows, ahead, strict=True)], device=self._device
+        )
         drawn = draw(logits_BV, self._shape(rows, logits_BV), uniform_B, rules)
         tops: dict[int, list[tuple[int, float]]] = {}
         if asked := [place for place, row in enumerate(rows) if row.request.top_logprobs]:
             count = max(rows[place].request.top_logprobs for place in asked)
             best = top_logprobs(logits_BV[asked], rules.temperature_B1[asked], count)
             tops = {place: top[: rows[place].request.top_logprobs] for place, top in zip(asked, best, strict=True)}
-        columns = zip(rows, *(column.tolist() for column in drawn), strict=True)
-        return [
-            self._settle(row, token, logprob, sampled, tops.get(place, []))
-            for place, (row, token, logprob, sampled) in enumerate(columns)
-        ]
+        columns = zip(rows, ahead, *(column.tolist() for column in drawn), strict=True)
+        news: list[NewToken] = []
+        agrees = False
+        for place, (row, guess, token, logprob, sampled) in enumerate(columns):
+            if guess and not agrees:
+                continue  # drawn behind a wrong guess, or behind the end
+            news.append(self._settle(row, token, logprob, sampled, tops.get(place, [])))
+            agrees = news[-1].finish_reason is None and row.draft[guess : guess + 1] == [token]
+            if agrees:
+                self.scheduler.note_agreed(row)
+        return news
 
     def _shape(self, rows: Sequence[Row], logits_BV: Tensor) -> Tensor:
         """Return the logits after penalties, biases and masks; the same tensor where there are none."""
@@ -285,7 +354,7 @@ class ContinuousEngine:
 
     def _score_prompts(self, reading: Reading, hidden_ND: Tensor) -> None:
         """Compute the log-probabilities of prompts whose requests ask for them; before the step is accounted for."""
-        for (row, end), start in zip(reading.chunks, reading.starts, strict=True):
+        for (row, _, end), start in zip(reading.chunks, reading.starts, strict=True):
             if not row.needs_prompt_scores:
                 continue
             target_T = torch.tensor(row.ids[row.num_cached + 1 : end + 1], device=self._device)
@@ -293,3 +362,11 @@ class ContinuousEngine:
             logprob_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32)).log_softmax(dim=-1)
             tops = top_logprobs(logprob_TV, torch.ones_like(logprob_TV[:, :1]), row.request.top_logprobs)
             row.prompt_scores.append((logprob_TV.gather(-1, target_T.unsqueeze(-1)).squeeze(-1).tolist(), tops))
+
+
+def _count_repeats(rows: Sequence[Row]) -> list[int]:
+    """Return for each row how often it has come before; a row's places lie together."""
+    counts: list[int] = []
+    for place, row in enumerate(rows):
+        counts.append(counts[-1] + 1 if place and rows[place - 1] is row else 0)
+    return counts

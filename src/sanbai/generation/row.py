@@ -42,6 +42,8 @@ class Row:
         """Of its full blocks that have been entered, in the pool's chain."""
         self.lease = object()
         """Another one each time the blocks are; tells the window what it has copied."""
+        self.draft: list[int] = []
+        """Tokens that may come next, guessed for this step (`speculation.py`)."""
         self.mask: Tensor | None = None
         """Tokens allowed next, bool_V; None allows all."""
         self.seen_V: Tensor | None = None
@@ -57,10 +59,14 @@ class Row:
         """Tokens drawn."""
         return len(self.ids) - self.num_prompt
 
-    @property
-    def next_uniform(self) -> float:
-        """The number that decides the next draw; depends on seed and position alone."""
-        return self.uniforms[self.num_new]
+    def uniform(self, ahead: int) -> float:
+        """Return the number that decides the next draw, or one `ahead` of it; depends on seed and position alone."""
+        return self.uniforms[self.num_new + ahead]
+
+    def tokens(self, start: int, end: int) -> list[int]:
+        """Return known tokens and, behind them, guessed ones."""
+        known = len(self.ids)
+        return self.ids[start:end] + self.draft[max(0, start - known) : max(0, end - known)]
 
     @property
     def needs_prompt_scores(self) -> bool:

@@ -66,6 +66,10 @@ class PagedCache:
         )
         return k_RSGK.transpose(1, 2), v_RSGK.transpose(1, 2)
 
+    def read_slots(self, slot_A: Tensor) -> tuple[Tensor, Tensor]:
+        """Return k_LAGK and v_LAGK of single positions."""
+        return self._keys.flatten(1, 2)[:, slot_A], self._values.flatten(1, 2)[:, slot_A]
+
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole blocks in all layers."""
         for kept in (self._keys, self._values):
@@ -105,6 +109,8 @@ class Pages:
     position_D: Tensor
     """Of the texts that read one token."""
     chunks: Sequence[Chunks] = ()
+    drafted: bool = False
+    """Whether a chunk goes on behind a token of the D, which must then lie in the blocks in the same pass."""
     _place_A: Tensor = field(init=False)
     _masks: dict[Mask, list[Tensor]] = field(default_factory=dict, init=False)
     _new: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False)
@@ -135,7 +141,8 @@ class Pages:
         """Write one layer's new keys and values; return out_NH1K, each query's average of the values it may see."""
         masks, parts, D = iter(self._masks[kind]), [], len(self.position_D)
         if self.chunks:
-            self.cache.write(layer, self.slot_N[D:], k_NG1K[D:, :, 0], v_NG1K[D:, :, 0])
+            first = 0 if self.drafted else D
+            self.cache.write(layer, self.slot_N[first:], k_NG1K[first:, :, 0], v_NG1K[first:, :, 0])
         if D:
             self._new.append((k_NG1K[:D, :, 0], v_NG1K[:D, :, 0]))
             k, v = self.window.write(layer, self._place_A, *self._new[-1])
@@ -148,7 +155,7 @@ class Pages:
 
     def store(self) -> None:
         """Copy what the window got into the blocks, once all layers are through: one write instead of one a layer."""
-        if self._new:
+        if self._new and not self.drafted:
             k_LDGK, v_LDGK = (torch.stack(layers) for layers in zip(*self._new, strict=True))
             self.cache.write_all(self.slot_N[: len(self.position_D)], k_LDGK, v_LDGK)
 

@@ -53,6 +53,11 @@ class Window:
         self._keys_LWGCK[layer][lane_R, :, :num_positions] = k_RGSK[:, :, :num_positions]
         self._values_LWGCK[layer][lane_R, :, :num_positions] = v_RGSK[:, :, :num_positions]
 
+    def place(self, lane_A: Tensor, position_A: Tensor, k_LAGK: Tensor, v_LAGK: Tensor) -> None:
+        """Fill single positions of lanes in all layers."""
+        self._keys_LWGCK[:, lane_A, :, position_A] = k_LAGK.transpose(0, 1)
+        self._values_LWGCK[:, lane_A, :, position_A] = v_LAGK.transpose(0, 1)
+
     def places(self, position_D: Tensor) -> Tensor:
         """Return where `write` puts one position of each of the first D lanes, head by head."""
         G, C = self._keys_LWGCK.shape[2:4]

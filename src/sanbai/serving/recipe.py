@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from sanbai.foundation.recipe import RecipeSection
+from sanbai.generation.continuous import Speculation
 from sanbai.generation.engine import Precision
 from sanbai.generation.sampling import Sampling
 
@@ -31,6 +32,11 @@ class ServeRecipe(RecipeSection):
     """Whether what an account's earlier requests began with need not be read again."""
     precision: Precision = "stored"
     """`stored`: the weights as they were saved; `bfloat16`: a smaller and faster copy."""
+    speculation: Speculation = "off"
+    """Whether tokens are guessed, so that a step may give an answer several: `ngram` from what the text repeats,
+    `draft` by the small model `draft_model`. Answers stay the same; it stops by itself where it does not pay."""
+    draft_model: str = Field(default="", max_length=255)
+    """Registered name of the small model, of the same vocabulary; of no effect but with `draft`."""
     max_active_per_account: int = Field(default=8, ge=1, le=10_000)
     """Chat answers that one account may have running or waiting."""
     max_choices: int = Field(default=16, ge=1, le=128)
