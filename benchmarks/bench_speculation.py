@@ -106,7 +106,8 @@ def main() -> None:
             seconds: dict[str, list[float]] = {name: [] for name in sides}
             for repeat in range(arguments.repeats + 1):
                 prompts = make_prompts(CIRCLE, rows, 32, seed=1 + repeat)
-                for name, side in sides.items():
+                turn = repeat % len(sides)
+                for name, side in [*sides.items()][turn:] + [*sides.items()][:turn]:  # no side is always first
                     taken = side.run(prompts, arguments.new, seed=1000 * repeat)
                     if repeat:
                         seconds[name].append(taken)

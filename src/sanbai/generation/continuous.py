@@ -15,6 +15,7 @@ Shapes: N tokens of the step, B rows that draw, V vocabulary, D width.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Literal
 
@@ -22,21 +23,34 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sanbai.foundation.errors import DataError, ResourceError, UsageError
+from sanbai.foundation.errors import DataError, ModelError, ResourceError, UnknownNameError, UsageError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.generation.blocks import BlockPool
 from sanbai.generation.drafting import DraftProposer
 from sanbai.generation.drawing import bend, collect_rules, draw, top_logprobs
-from sanbai.generation.engine import Precision, cast_for_decoding, check_prompts, draw_uniforms
+from sanbai.generation.encoding import encode_rows
+from sanbai.generation.engine import (
+    AnyWriter,
+    Precision,
+    Writer,
+    cast_for_decoding,
+    check_prompts,
+    decoder_of,
+    draw_uniforms,
+    room_for,
+)
 from sanbai.generation.reading import Arranger, Reading
 from sanbai.generation.request import NewToken, Request
 from sanbai.generation.row import Row
 from sanbai.generation.scheduler import Plan, Scheduler
 from sanbai.generation.speculation import NgramProposer, Speculator
-from sanbai.generation.weights import replace_weights
+from sanbai.generation.weights import replace_weights, weights_digest
+from sanbai.model.adapters.several import LowRankAdapter, SeveralAdapters
+from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel
 from sanbai.model.packed import PackedLinear, is_packed, pack_linears, repack
 from sanbai.model.paged import PagedCache, check_pageable
+from sanbai.model.paged_memory import MemoryLanes
 from sanbai.model.window import Window
 from sanbai.text.stream import TextStream
 from sanbai.text.tokenizer import Tokenizer
@@ -64,7 +78,7 @@ class EngineSettings(RecipeSection):
     """Guesses a row and step; of no effect without speculation."""
 
 
-def decoding_copy(model: LanguageModel, precision: Precision) -> LanguageModel:
+def decoding_copy(model: AnyWriter, precision: Precision) -> AnyWriter:
     """Return a copy in the precision wanted, its weights packed where that is faster; the model itself if `stored`."""
     if precision == "stored":
         return model
@@ -78,7 +92,7 @@ class ContinuousEngine:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: Writer,
         settings: EngineSettings,
         *,
         tokenizer: Tokenizer | None = None,
@@ -97,14 +111,17 @@ class ContinuousEngine:
             UsageError: `step_tokens` leaves no room for prompts; a draft model missing, or given for nothing.
         """
         check_pageable(model.config)
+        if isinstance(model, LanguageModel) and model.config.encoder_layers:
+            raise ModelError("half of a model was given: the decoder without its encoder; give both")
         if settings.step_tokens <= settings.max_rows:
             raise UsageError(
                 f"step_tokens {settings.step_tokens} leaves none for prompts beside max_rows {settings.max_rows}; "
                 "give more"
             )
         self._model, self.settings, self._tokenizer = model, settings, tokenizer
-        self._device = model.head_weight.device
-        self._head = PackedLinear(model.head_weight, None) if is_packed(model) else None
+        self._decoder = decoder_of(model)
+        self._device = self._decoder.head_weight.device
+        self._head = PackedLinear(self._decoder.head_weight, None) if is_packed(model) else None
         self.pool = BlockPool(settings.num_blocks, settings.block_size)
         self.scheduler = Scheduler(
             self.pool,
@@ -112,7 +129,7 @@ class ContinuousEngine:
             step_tokens=settings.step_tokens,
             max_waiting=settings.max_waiting,
         )
-        dtype = model.head_weight.dtype
+        dtype = self._decoder.head_weight.dtype
         with torch.inference_mode():
             self._cache = PagedCache(
                 model.config,
@@ -122,9 +139,14 @@ class ContinuousEngine:
                 device=self._device,
             )
             window = Window(model.config, dtype=dtype, device=self._device)
-        self._arranger = Arranger(self._cache, window, self._device)
+            memory = None
+            if isinstance(model, EncoderDecoder):
+                memory = MemoryLanes(model.config, dtype=dtype, device=self._device)
+        self._arranger = Arranger(self._cache, window, self._device, memory=memory)
         self.speculator = self._make_speculator(draft)
         """Who plans guesses; None without speculation."""
+        self._adapters = SeveralAdapters(model)
+        self._adapter_digests: dict[str, str] = {}
         self._rows: dict[int, list[Row]] = {}
         self._num_requests = self._num_rows = 0
 
@@ -140,7 +162,7 @@ class ContinuousEngine:
 
     @property
     def context(self) -> int:
-        """Longest prompt and answer together, in tokens."""
+        """Longest prompt and answer together, in tokens; behind an encoder each of them alone."""
         return self._model.config.max_positions
 
     def submit(self, request: Request) -> int:
@@ -148,25 +170,35 @@ class ContinuousEngine:
 
         Raises:
             DataError: an empty prompt, or an id beyond the vocabulary.
-            ModelError: the prompt fills the model's context.
+            ModelError: the prompt fills the model's context, or is longer than an encoder reads.
             ResourceError: the queue is full, or the cache too small for this request alone.
-            UsageError: no seed; stop strings without a tokenizer; a mask that allows nothing to begin with.
+            UnknownNameError: no adapter of the name asked for.
+            UsageError: no seed; stop strings without a tokenizer; a mask that allows nothing to begin with; an
+                encoder's text's log-probabilities.
         """
         self._check(request)
         vocab_size = self._model.config.vocab_size
         number, self._num_requests = self._num_requests, self._num_requests + 1
-        limit = min(request.sampling.max_new_tokens, self.context - len(request.prompt))
+        limit = room_for(self._model, request.prompt, request.sampling.max_new_tokens)
+        start_token = self._model.config.start_token if isinstance(self._model, EncoderDecoder) else None
         uniforms: list[list[float]] = draw_uniforms(request.seeds, limit).tolist()
         rows = []
         for answer, numbers in enumerate(uniforms):
             row = Row(
-                request, number=number, answer=answer, order=self._num_rows + answer, limit=limit, uniforms=numbers
+                request,
+                number=number,
+                answer=answer,
+                order=self._num_rows + answer,
+                limit=limit,
+                uniforms=numbers,
+                start_token=start_token,
             )
             if row.ask_mask() is not None or (row.mask is not None and row.mask.shape != (vocab_size,)):
                 raise UsageError(
                     f"the request's mask failed, is not of {vocab_size} tokens, or allows none to begin with"
                 )
             row.count(vocab_size, self._device)
+            row.salt = json.dumps([request.tenant, self._adapter_digests.get(request.adapter or "", "")])
             row.text = None if self._tokenizer is None else TextStream(self._tokenizer)
             rows.append(row)
         rows[0].siblings = rows[1:]
@@ -189,6 +221,9 @@ class ContinuousEngine:
         plan = self.scheduler.plan()
         if not plan.decoding and not plan.chunks:
             return []
+        if isinstance(self._model, EncoderDecoder):
+            beginning = [chunk.row for chunk in plan.chunks if chunk.row.memory is None]
+            encode_rows(self._model, beginning, self._adapters)
         if self.speculator is None:
             return self._read_and_draw(plan)
         began = self.speculator.clock()
@@ -199,13 +234,40 @@ class ContinuousEngine:
 
     def _read_and_draw(self, plan: Plan) -> list[NewToken]:
         reading = self._arranger.prepare(plan)
-        hidden_ND = self._model.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)[:, 0]
+        if self._adapter_digests:
+            self._adapters.route(reading.adapters(plan))
+        hidden_ND = self._decoder.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)[:, 0]
+        self._adapters.route(())
         reading.pages.store()
         self._score_prompts(reading, hidden_ND)
         drawing, places = self._rows_that_draw(plan, reading)
         if not drawing:
             return []
         return self._draw(drawing, self._logits(hidden_ND[places]))
+
+    def add_adapter(self, name: str, adapter: LowRankAdapter) -> None:
+        """Let requests name an adapter; those of several adapters, and of none, are answered in the same steps.
+
+        Raises:
+            UsageError: the name is taken, or empty.
+            ModelError: it belongs to another model.
+        """
+        if not name:
+            raise UsageError("an adapter without a name; give it one that requests can say")
+        self._adapters.add(name, adapter)
+        self._adapter_digests[name] = weights_digest(adapter.tensors())
+
+    def remove_adapter(self, name: str) -> None:
+        """Let an adapter go that no request in work names.
+
+        Raises:
+            UnknownNameError: there is none of this name.
+            UsageError: an answer in the making needs it.
+        """
+        if any(row.request.adapter == name for rows in self._rows.values() for row in rows):
+            raise UsageError(f"the adapter {name} is in use; remove it when its answers have ended")
+        self._adapters.remove(name)
+        del self._adapter_digests[name]
 
     def replace_weights(self, source: dict[str, Tensor]) -> str:
         """Put new weights in the place of the old; return their digest (`weights.py`).
@@ -219,7 +281,7 @@ class ContinuousEngine:
         digest = replace_weights(self._model, source)
         repack(self._model)
         if self._head is not None:
-            self._head = PackedLinear(self._model.head_weight, None)
+            self._head = PackedLinear(self._decoder.head_weight, None)
         self.scheduler.preempt_all()
         self.pool.forget()
         with torch.inference_mode():
@@ -258,15 +320,20 @@ class ContinuousEngine:
             raise DataError("the prompt has no token; it needs at least one")
         if wrong := [id_ for id_ in (*request.prompt, *request.shaping.logit_bias) if not 0 <= id_ < config.vocab_size]:
             raise DataError(f"token id {wrong[0]} is not among the model's 0 to {config.vocab_size - 1}")
+        if request.adapter is not None and request.adapter not in self._adapters:
+            known = ", ".join(sorted(self._adapter_digests)) or "none"
+            raise UnknownNameError(f"no adapter {request.adapter}; there are: {known}")
         if not request.seeds:
             raise UsageError("a request without seeds asks for no answer; give one seed an answer")
         if not 0 <= request.top_logprobs <= config.vocab_size:
             raise UsageError(f"top_logprobs {request.top_logprobs}; wanted 0 to {config.vocab_size}")
         if any(request.stop_strings) and self._tokenizer is None:
             raise UsageError("stop strings were given to an engine without a tokenizer; make it with one")
-        longest = (
-            min(len(request.prompt) + request.sampling.max_new_tokens, config.max_positions) - 1
-        )  # the last is not read
+        if request.prompt_logprobs and isinstance(self._model, EncoderDecoder):
+            raise UsageError("prompt_logprobs of a text that an encoder reads; it writes none, so ask without")
+        before = 1 if isinstance(self._model, EncoderDecoder) else len(request.prompt)
+        # The last token is not read.
+        longest = before + room_for(self._model, request.prompt, request.sampling.max_new_tokens) - 1
         if (wanted := self.pool.blocks_for(longest)) > self.pool.num_blocks:
             raise ResourceError(
                 f"prompt and answer may need {wanted} cache blocks and the engine has {self.pool.num_blocks}; lower "
@@ -296,7 +363,7 @@ class ContinuousEngine:
         return drawing, torch.tensor(places, dtype=torch.int64, device=self._device)
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
-        logits_BV: Tensor = self._model.logits(hidden_BD) if self._head is None else self._head(hidden_BD)
+        logits_BV: Tensor = self._decoder.logits(hidden_BD) if self._head is None else self._head(hidden_BD)
         return logits_BV
 
     def _draw(self, rows: Sequence[Row], logits_BV: Tensor) -> list[NewToken]:

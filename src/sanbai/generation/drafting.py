@@ -53,6 +53,8 @@ class DraftProposer:
             ModelError: another vocabulary, or a model that cannot be paged.
         """
         check_pageable(model.config)
+        if model.config.encoder_layers:
+            raise ModelError("a draft model that follows an encoder; give one that writes on from a text")
         if model.config.vocab_size != vocab_size:
             raise ModelError(
                 f"a draft model of {model.config.vocab_size} tokens for one of {vocab_size}; give one alike"

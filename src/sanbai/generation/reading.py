@@ -15,6 +15,7 @@ from torch import Tensor
 from sanbai.generation.row import Row
 from sanbai.generation.scheduler import Chunk, Plan
 from sanbai.model.paged import Chunks, PagedCache, Pages
+from sanbai.model.paged_memory import Memory, MemoryLanes, StepMemory, put_together
 from sanbai.model.window import Window
 
 
@@ -29,13 +30,20 @@ class Reading(NamedTuple):
     starts: list[int]
     """Where each chunk's tokens begin among the N."""
 
+    def adapters(self, plan: Plan) -> list[str | None]:
+        """Return whose adapter reads each of the N tokens."""
+        names = [row.request.adapter for row in plan.decoding]
+        return names + [chunk.row.request.adapter for chunk in self.chunks for _ in range(chunk.length)]
+
 
 class Arranger:
     """Prepares steps, and keeps the window in the order of the decoding rows."""
 
-    def __init__(self, cache: PagedCache, window: Window, device: torch.device) -> None:
-        """Begin with nobody in the window."""
-        self._cache, self._window, self._device = cache, window, device
+    def __init__(
+        self, cache: PagedCache, window: Window, device: torch.device, *, memory: MemoryLanes | None = None
+    ) -> None:
+        """Begin with nobody in the window; `memory` where the rows have an encoder's result."""
+        self._cache, self._window, self._device, self._memory = cache, window, device, memory
         self._leases: list[object] = []
         self._filled: list[int] = []  # positions that each lane holds
 
@@ -61,6 +69,7 @@ class Arranger:
             slot_N=self._tensor(slots),
             position_D=position_N1[: len(plan.decoding), 0],
             chunks=[self._pad(group, starts[chunks.index(group[0])]) for group in groups],
+            memory=None if self._memory is None else _memories(self._memory, plan.decoding, groups),
             drafted=bool(plan.drafts),
         )
         return Reading(self._tensor(tokens).unsqueeze(-1), position_N1, pages, chunks, starts)
@@ -69,6 +78,8 @@ class Arranger:
         """Forget the window's contents."""
         self._leases, self._filled = [], []
         self._window.clear()
+        if self._memory is not None:
+            self._memory.clear()
 
     def _pad(self, group: Sequence[Chunk], first: int) -> Chunks:
         lengths = [chunk.length for chunk in group]
@@ -127,3 +138,15 @@ class Arranger:
 
 def _length_class(chunk: Chunk) -> int:
     return chunk.length.bit_length()
+
+
+def _memories(lanes: MemoryLanes, decoding: Sequence[Row], groups: Sequence[Sequence[Chunk]]) -> StepMemory:
+    return StepMemory(
+        decoding=lanes.show([_memory(row) for row in decoding]) if decoding else None,
+        chunks=[put_together([_memory(chunk.row) for chunk in group]) for group in groups],
+    )
+
+
+def _memory(row: Row) -> Memory:
+    assert row.memory is not None
+    return row.memory

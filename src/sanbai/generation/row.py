@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sanbai.generation.request import EndReason, PromptLogprobs, Request, TopLogprobs
 from sanbai.generation.streaming import StopStrings
+from sanbai.model.paged_memory import Memory
 from sanbai.text.stream import TextStream
 
 
@@ -16,7 +17,15 @@ class Row:
     """An answer of a request. Waits, is read (prefill), is written (decode), and may be sent back to wait."""
 
     def __init__(
-        self, request: Request, *, number: int, answer: int, order: int, limit: int, uniforms: Sequence[float]
+        self,
+        request: Request,
+        *,
+        number: int,
+        answer: int,
+        order: int,
+        limit: int,
+        uniforms: Sequence[float],
+        start_token: int | None = None,
     ) -> None:
         """Begin before the prompt has been read.
 
@@ -27,11 +36,18 @@ class Row:
             order: rows that came later have a greater one.
             limit: tokens at most.
             uniforms: of its draws, as many as the limit.
+            start_token: what the answer begins behind where the prompt is an encoder's to read.
         """
         self.request, self.number, self.answer, self.order = request, number, answer, order
         self.limit, self.uniforms = limit, uniforms
-        self.ids = list(request.prompt)
-        """Prompt and answer."""
+        self.ids = list(request.prompt) if start_token is None else [start_token]
+        """Prompt and answer; what an encoder reads is none of them."""
+        self.memory: Memory | None = None
+        """What an encoder has read, from its beginning on; goes with the blocks."""
+        self.salt = ""
+        """Whose prefixes it may share: its tenant's, of its adapter."""
+        self.remembered = request.remember and start_token is None
+        """Whether its blocks may be found by texts that begin alike: not where they depend on what an encoder read."""
         self.num_prompt = len(self.ids)
         self.siblings: list[Row] = []
         """Answers to the same prompt, which join when it has been read."""

@@ -129,6 +129,7 @@ class Scheduler:
             self.pool.share(leader.blocks[:whole])
             row.blocks = leader.blocks[:whole] + copies[index : index + 1]
             row.num_cached, row.keys, row.lease = leader.num_cached, list(leader.keys), object()
+            row.memory = leader.memory
         self.decoding += begun
         for row in reversed(late):
             self.waiting.push_front(row, row.request.tenant)
@@ -171,9 +172,9 @@ class Scheduler:
         if row is None or len(self.decoding) + len(self.prefilling) >= self._max_rows:
             return None
         found: list[int] = []
-        if row.request.remember and not row.needs_prompt_scores:
+        if row.remembered and not row.needs_prompt_scores:
             # The last token is read in any case: its logits are wanted.
-            found = self.pool.find(row.ids[:-1], row.request.tenant)
+            found = self.pool.find(row.ids[:-1], row.salt)
         self.pool.share(found)
         wanted = self.pool.blocks_for(len(row.ids)) - len(found)
         if wanted > self.pool.num_available:
@@ -198,9 +199,9 @@ class Scheduler:
     def _enter_full(self, row: Row) -> None:
         """Make blocks that have become full findable."""
         size = self.pool.size
-        while row.request.remember and (len(row.keys) + 1) * size <= row.num_cached:
+        while row.remembered and (len(row.keys) + 1) * size <= row.num_cached:
             place = len(row.keys)
-            before = row.keys[-1] if row.keys else root_key(row.request.tenant)
+            before = row.keys[-1] if row.keys else root_key(row.salt)
             content = row.ids[place * size : (place + 1) * size]
             row.keys.append(self.pool.enter(row.blocks[place], before, content))
 
@@ -212,4 +213,4 @@ class Scheduler:
 
     def _release(self, row: Row) -> None:
         self.pool.release(row.blocks)
-        row.blocks, row.keys, row.num_cached, row.lease = [], [], 0, object()
+        row.blocks, row.keys, row.num_cached, row.lease, row.memory = [], [], 0, object(), None

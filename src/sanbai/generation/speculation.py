@@ -128,6 +128,8 @@ class Gauge:
             found = worth * expected - self.costs.a_row - self.costs.a_guess * count
             if found > gain:
                 gain, best = found, count
+            elif worth * share**count < self.costs.a_guess:
+                break  # no further guess is worth its own cost
         return best
 
     def see(self, drafted: Sequence[tuple[Experience, int, int]], rows: int, seconds: float) -> None:
@@ -213,10 +215,10 @@ class Speculator:
     def _next_trial(self, rows: Sequence[Row]) -> Row:
         """Return a row to guess for: each twice in turn, since its first guesses may cost more than others."""
         last, self._trial = self._trial, None
-        if last in rows:
+        if last is not None and last in rows:
             return last
-        self._trial = min(rows, key=lambda row: self._experience(row).steps)
-        return self._trial
+        chosen = self._trial = min(rows, key=lambda row: self._experience(row).steps)
+        return chosen
 
     def _experience(self, row: Row) -> Experience:
         return self._experiences.setdefault(row, Experience())

@@ -18,7 +18,8 @@ STIFFNESS = 1e-3
 FIRST_GUESS = (0.5, 0.5, 0.1, 0.05)
 """The four numbers in units of the quickest first step's seconds, c for its rows together."""
 AT_ONCE = 8
-"""Steps that are learnt from together: solving takes longer than noting, and small models' steps are short."""
+"""Steps that are learnt from together, four times as many where nothing is guessed: solving takes longer than noting,
+and small models' steps are short."""
 
 
 class StepCosts:
@@ -43,7 +44,7 @@ class StepCosts:
             self._first = seconds * np.array(FIRST_GUESS) / np.array([1, rows, 1, 1])
         self.num_seen += 1
         self._noted.append((1 / seconds, rows / seconds, guessing / seconds, guesses / seconds))
-        if self.num_seen <= AT_ONCE or len(self._noted) == AT_ONCE:
+        if self.num_seen <= AT_ONCE or len(self._noted) >= (AT_ONCE if guesses else 4 * AT_ONCE):
             self._learn()
 
     def plain(self, rows: int) -> float:

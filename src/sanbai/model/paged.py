@@ -25,6 +25,7 @@ from sanbai.foundation.errors import ModelError
 from sanbai.model.attention import attention
 from sanbai.model.config import Mask, ModelConfig
 from sanbai.model.mask import position_mask
+from sanbai.model.paged_memory import StepMemory
 from sanbai.model.relative import RelativeBias
 from sanbai.model.window import Window
 
@@ -94,6 +95,14 @@ class Chunks:
     real_A: Tensor
     """The places, in R T, of what is no padding, in the order of the step's tokens."""
 
+    def pad(self, x_NH1K: Tensor) -> Tensor:
+        """Return x_RHTK of the step's tokens."""
+        return x_NH1K[:, :, 0][self.token_RT].transpose(1, 2)
+
+    def unpad(self, x_RHTK: Tensor) -> Tensor:
+        """Return the tokens of these texts, x_AH1K, in the step's order."""
+        return x_RHTK.transpose(1, 2).flatten(0, 1)[self.real_A].unsqueeze(2)
+
 
 @dataclass(slots=True)
 class Pages:
@@ -109,6 +118,8 @@ class Pages:
     position_D: Tensor
     """Of the texts that read one token."""
     chunks: Sequence[Chunks] = ()
+    memory: StepMemory | None = None
+    """What an encoder has read, for a model that follows one."""
     drafted: bool = False
     """Whether a chunk goes on behind a token of the D, which must then lie in the blocks in the same pass."""
     _place_A: Tensor = field(init=False)
@@ -119,7 +130,7 @@ class Pages:
         """Compute the masks that the layers share: of the window first, where it is looked at, then of each chunk.
 
         Raises:
-            ModelError: the model looks ahead, follows an encoder, or lets tokens compete for experts over a batch.
+            ModelError: the model looks ahead, or lets tokens compete for experts over a batch.
         """
         check_pageable(config)
         looks = [(chunk.position_RT, chunk.block_RM.shape[1] * self.cache.block_size) for chunk in self.chunks]
@@ -148,9 +159,22 @@ class Pages:
             k, v = self.window.write(layer, self._place_A, *self._new[-1])
             parts.append(attention(q_NH1K[:D], k, v, next(masks), scaled=scaled))
         for chunk in self.chunks:
-            q_RHTK = q_NH1K[:, :, 0][chunk.token_RT].transpose(1, 2)
-            mixed_RHTK = attention(q_RHTK, *self.cache.read(layer, chunk.block_RM), next(masks), scaled=scaled)
-            parts.append(mixed_RHTK.transpose(1, 2).flatten(0, 1)[chunk.real_A].unsqueeze(2))
+            mixed_RHTK = attention(
+                chunk.pad(q_NH1K), *self.cache.read(layer, chunk.block_RM), next(masks), scaled=scaled
+            )
+            parts.append(chunk.unpad(mixed_RHTK))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def look_at_memory(self, layer: int, q_NH1K: Tensor, *, scaled: bool) -> Tensor:
+        """Return out_NH1K, each query's average over what an encoder has read for its text."""
+        assert self.memory is not None
+        parts, D = [], len(self.position_D)
+        if D:
+            k, v, mask = self.memory.of_decoding(layer)
+            parts.append(attention(q_NH1K[:D], k, v, mask, scaled=scaled, causal=False))
+        for chunk, kept in zip(self.chunks, self.memory.chunks, strict=True):
+            k, v, mask = kept.of(layer)
+            parts.append(chunk.unpad(attention(chunk.pad(q_NH1K), k, v, mask, scaled=scaled, causal=False)))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def store(self) -> None:
@@ -163,6 +187,8 @@ class Pages:
 def check_pageable(config: ModelConfig) -> None:
     """Refuse a model whose numbers cannot come from tokens read in any company.
 
+    One that follows an encoder wants `Pages.memory`.
+
     Raises:
         ModelError: one line saying why.
     """
@@ -170,7 +196,6 @@ def check_pageable(config: ModelConfig) -> None:
     competing = config.sparse_layers != "none" and not experts.dropless and experts.capacity_over == "batch"
     for refused, why in (
         (config.bidirectional, "looks ahead, and so has no cache"),
-        (config.encoder_layers > 0, "follows an encoder, whose texts have no blocks yet"),
         (competing, 'lets a batch\'s tokens compete for its experts; set dropless, or capacity_over = "row"'),
     ):
         if refused:
