@@ -70,7 +70,7 @@ def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: Mo
     if fused and not can_fuse(model):
         assert "relative" in config.positions or config.norm_place == "after"
         return
-    texts = [[dice.randrange(31) for _ in range(length)] for length in (19, 13, 7)]
+    texts = [[dice.randrange(31) for _ in range(length)] for length in (23, 17, 7)]
     order = list(range(20))
     dice.shuffle(order)
     tables = [[order.pop() for _ in range(-(-len(text) // SIZE))] for text in texts]
@@ -82,22 +82,32 @@ def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: Mo
         return [tables[text][place // SIZE] * SIZE + place % SIZE for place in range(start, end)]
 
     def step(ranges: dict[int, tuple[int, int]], decoding: list[int]) -> torch.Tensor:
-        chunks = [text for text in ranges if text not in decoding]
-        everyone = decoding + chunks
-        positions = torch.tensor([place for text in everyone for place in range(*ranges[text])])
+        """Read texts on; what a decoding one reads beyond a token is a draft."""
+        chunks = [
+            (text, start + (text in decoding), end)
+            for text, (start, end) in ranges.items()
+            if text not in decoding or end - start > 1
+        ]
+        everyone = [(text, ranges[text][0], ranges[text][0] + 1) for text in decoding] + chunks
+        positions = torch.tensor([place for _, start, end in everyone for place in range(start, end)])
         pages = Pages(
             cache=cache,
             window=window,
-            slot_N=torch.tensor([slot for text in everyone for slot in slots(text, *ranges[text])]),
+            slot_N=torch.tensor([slot for each in everyone for slot in slots(*each)]),
             position_D=positions[: len(decoding)],
-            chunks=[chunk_of([tables[text] for text in chunks], [ranges[text] for text in chunks], len(decoding))]
+            chunks=[
+                chunk_of(
+                    [tables[text] for text, _, _ in chunks], [(start, end) for _, start, end in chunks], len(decoding)
+                )
+            ]
             if chunks
             else [],
+            drafted=any(text in decoding for text, _, _ in chunks),
         )
-        tokens = torch.tensor([token for text in everyone for token in texts[text][slice(*ranges[text])]])
+        tokens = torch.tensor([token for text, start, end in everyone for token in texts[text][start:end]])
         if fused:
             step = FusedStep(model)
-            wanted = torch.arange(0, len(tokens), 2)
+            wanted = torch.arange(len(tokens) - 1, -1, -2)
             hidden = step(tokens, positions, pages)
             torch.testing.assert_close(step(tokens, positions, pages, wanted), hidden[wanted], rtol=0, atol=1e-12)
             return hidden
@@ -120,6 +130,15 @@ def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: Mo
     assert window.num_positions == 32
     both = step({1: (10, 11), 0: (18, 19)}, [1, 0])
     torch.testing.assert_close(both, torch.stack((whole[1][10], whole[0][18])), rtol=0, atol=1e-12)
+    drafted = step({1: (11, 15), 0: (19, 21)}, [1, 0])
+    expected = torch.cat((whole[1][11:12], whole[0][19:20], whole[1][12:15], whole[0][20:21]))
+    torch.testing.assert_close(drafted, expected, rtol=0, atol=1e-12)
+    agreed = torch.tensor([*slots(1, 12, 15), *slots(0, 20, 21)])
+    window.place(torch.tensor([0, 0, 0, 1]), torch.tensor([12, 13, 14, 20]), cache.read_slots(agreed))
+    both = step({1: (15, 16), 0: (21, 22)}, [1, 0])
+    torch.testing.assert_close(both, torch.stack((whole[1][15], whole[0][21])), rtol=0, atol=1e-12)
+    from_blocks = step({1: (16, 17), 0: (22, 23)}, [])
+    torch.testing.assert_close(from_blocks, torch.stack((whole[1][16], whole[0][22])), rtol=0, atol=1e-12)
 
 
 def test_copied_blocks_hold_the_same_and_cleared_ones_nothing() -> None:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanbai.model.block import Block
 from sanbai.model.config import Mask
 from sanbai.model.heads import LanguageModel
 from sanbai.model.packed import PackedLinear, fused_linear, packed_bits
@@ -106,7 +107,7 @@ class FusedStep:
         H, G = self._config.num_heads, self._config.num_kv_heads
         qkv_NMK = qkv_NP.view(-1, H + 2 * G, self._config.head_width)
         if self._config.query_key_norm:
-            q_NHK, k_NGK, v_NGK = qkv_NMK.split((H, G, G), dim=1)
+            q_NHK, k_NGK, v_NGK = torch.split(qkv_NMK, [H, G, G], dim=1)
             qkv_NMK = torch.cat((layer.query_norm(q_NHK), layer.key_norm(k_NGK), v_NGK), dim=1)
         if turn is not None:
             turned = rotate(qkv_NMK[:, : H + G].unsqueeze(0), turn)[0]
@@ -126,8 +127,8 @@ class FusedStep:
             score = torch.baddbmm(mask_ARC, q, k.transpose(1, 2), alpha=scale)
             parts.append(torch.bmm(score.softmax(dim=-1), v).view(D, -1).to(qkv_NMK.dtype))
         if pages.chunks:
-            q_AHK, kv_AMK = qkv_NMK[D:].split((H, 2 * G), dim=1)
-            chunks = pages.attend_chunks(number, q_AHK, kv_AMK, kind=kind, scaled=config.scaled_attention)
+            q_NHK, kv_NMK = torch.split(qkv_NMK, [H, 2 * G], dim=1)
+            chunks = pages.attend_chunks(number, q_NHK, kv_NMK, kind=kind, scaled=config.scaled_attention)
             parts += [part.flatten(1) for part in chunks]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -136,6 +137,7 @@ class FusedStep:
         trunk, layers = self._trunk, []
         for number in range(self._config.num_layers):
             block = trunk.blocks[number % len(trunk.blocks)]
+            assert isinstance(block, Block) and block.feed_forward is not None  # noqa: PT018 - `can_fuse` saw to it
             attention, feed_forward = block.attention, block.feed_forward
             layers.append(
                 _Layer(
@@ -166,7 +168,7 @@ def can_fuse(model: LanguageModel) -> bool:
         and all(
             type(layer) in {nn.Linear, PackedLinear}
             for block in trunk.blocks
-            for layer in (*block.attention.children(), *block.feed_forward.children())
+            for layer in (*block.get_submodule("attention").children(), *block.get_submodule("feed_forward").children())
             if not isinstance(layer, nn.LayerNorm | nn.RMSNorm | nn.Identity)
         )
     )
@@ -175,7 +177,7 @@ def can_fuse(model: LanguageModel) -> bool:
 def _norm(module: nn.Module | None, dtype: torch.dtype) -> Norm:
     """Return a norm as one call, its weights in this precision."""
     if isinstance(module, nn.LayerNorm):
-        shape, weight, bias = module.normalized_shape, module.weight.to(dtype), module.bias.to(dtype)
+        shape, weight, bias = list(module.normalized_shape), module.weight.to(dtype), module.bias.to(dtype)
         return partial(torch.layer_norm, normalized_shape=shape, weight=weight, bias=bias, eps=module.eps)
     if isinstance(module, nn.RMSNorm):
         shape, weight = list(module.normalized_shape), module.weight.to(dtype)

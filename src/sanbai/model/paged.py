@@ -25,6 +25,7 @@ from sanbai.foundation.errors import ModelError
 from sanbai.model.attention import attention
 from sanbai.model.config import Mask, ModelConfig
 from sanbai.model.mask import position_mask
+from sanbai.model.paged_memory import StepMemory
 from sanbai.model.relative import RelativeBias
 from sanbai.model.window import Window
 
@@ -48,7 +49,7 @@ class PagedCache:
 
     def write(self, layer: int, slot_N: Tensor, kv_NMK: Tensor) -> None:
         """Store one layer's keys and values, M = 2 G heads; slot = block * block_size + place within the block."""
-        self._kept_LNPMK[layer].flatten(0, 1)[slot_N] = kv_NMK
+        self._kept_LNPMK[layer].flatten(0, 1)[slot_N] = kv_NMK.to(self._kept_LNPMK.dtype)
 
     def write_all(self, slot_D: Tensor, kv_LDMK: Tensor) -> None:
         """Store keys and values of all layers at once."""
@@ -59,6 +60,10 @@ class PagedCache:
         found = self._kept_LNPMK[layer].index_select(0, block_RM.flatten())
         k_RGSK, v_RGSK = found.view(len(block_RM), -1, *found.shape[2:]).transpose(1, 2).chunk(2, dim=1)
         return k_RGSK, v_RGSK
+
+    def read_slots(self, slot_A: Tensor) -> Tensor:
+        """Return kv_LAMK of single positions, as `write` takes them."""
+        return self._kept_LNPMK.flatten(1, 2)[:, slot_A]
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole blocks in all layers."""
@@ -82,6 +87,14 @@ class Chunks:
     real_A: Tensor
     """The places, in R T, of what is no padding, in the order of the step's tokens."""
 
+    def pad(self, x_NHK: Tensor) -> Tensor:
+        """Return x_RHTK of the step's tokens."""
+        return x_NHK[self.token_RT].transpose(1, 2)
+
+    def unpad(self, x_RHTK: Tensor) -> Tensor:
+        """Return the tokens of these texts, x_AH1K, in the step's order."""
+        return x_RHTK.transpose(1, 2).flatten(0, 1)[self.real_A].unsqueeze(2)
+
 
 @dataclass(slots=True)
 class Pages:
@@ -97,6 +110,10 @@ class Pages:
     position_D: Tensor
     """Of the texts that read one token."""
     chunks: Sequence[Chunks] = ()
+    memory: StepMemory | None = None
+    """What an encoder has read, for a model that follows one."""
+    drafted: bool = False
+    """Whether a chunk goes on behind a token of the D, which must then lie in the blocks in the same pass."""
     _place_A: Tensor = field(init=False)
     _window_masks: dict[Mask, Tensor] = field(default_factory=dict, init=False)
     _chunk_masks: dict[Mask, list[Tensor]] = field(default_factory=dict, init=False)
@@ -106,7 +123,7 @@ class Pages:
         """Compute what the layers share: masks, and places in the window.
 
         Raises:
-            ModelError: the model looks ahead, follows an encoder, or lets tokens compete for experts over a batch.
+            ModelError: the model looks ahead, or lets tokens compete for experts over a batch.
         """
         check_pageable(config)
 
@@ -147,24 +164,36 @@ class Pages:
     def attend(self, layer: int, q_NH1K: Tensor, k_NG1K: Tensor, v_NG1K: Tensor, *, kind: Mask, scaled: bool) -> Tensor:
         """Write one layer's new keys and values; return out_NH1K, each query's average of the values it may see."""
         parts, D = [], self.num_decoding
-        kv_NMK = torch.cat((k_NG1K, v_NG1K), dim=1)[:, :, 0]
+        q_NHK, kv_NMK = q_NH1K[:, :, 0], torch.cat((k_NG1K, v_NG1K), dim=1)[:, :, 0]
         if D:
             k, v = self.write(layer, kv_NMK[:D])
             mixed = attention(q_NH1K[:D].to(k.dtype), k, v, self._window_masks[kind], scaled=scaled)
             parts.append(mixed.to(q_NH1K.dtype))
         if self.chunks:
-            parts += self.attend_chunks(layer, q_NH1K[D:, :, 0], kv_NMK[D:], kind=kind, scaled=scaled)
+            parts += self.attend_chunks(layer, q_NHK, kv_NMK, kind=kind, scaled=scaled)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def attend_chunks(self, layer: int, q_AHK: Tensor, kv_AMK: Tensor, *, kind: Mask, scaled: bool) -> list[Tensor]:
-        """Do the same for the A tokens of the chunks alone; return the result's parts [.., H, 1, K]."""
-        D, parts = self.num_decoding, []
-        self.cache.write(layer, self.slot_N[D:], kv_AMK)
+    def attend_chunks(self, layer: int, q_NHK: Tensor, kv_NMK: Tensor, *, kind: Mask, scaled: bool) -> list[Tensor]:
+        """Do the same for the tokens of the chunks alone; return the result's parts [.., H, 1, K]."""
+        first, parts = 0 if self.drafted else self.num_decoding, []
+        self.cache.write(layer, self.slot_N[first:], kv_NMK[first:])
         for chunk, mask_R1TS in zip(self.chunks, self._chunk_masks[kind], strict=True):
-            q_RHTK = q_AHK[chunk.token_RT - D].transpose(1, 2)
-            mixed_RHTK = attention(q_RHTK, *self.cache.read(layer, chunk.block_RM), mask_R1TS, scaled=scaled)
-            parts.append(mixed_RHTK.transpose(1, 2).flatten(0, 1)[chunk.real_A].unsqueeze(2))
-        return parts
+            k, v = self.cache.read(layer, chunk.block_RM)
+            parts.append(chunk.unpad(attention(chunk.pad(q_NHK).to(k.dtype), k, v, mask_R1TS, scaled=scaled)))
+        return [part.to(q_NHK.dtype) for part in parts]
+
+    def look_at_memory(self, layer: int, q_NH1K: Tensor, *, scaled: bool) -> Tensor:
+        """Return out_NH1K, each query's average over what an encoder has read for its text."""
+        assert self.memory is not None
+        parts, D = [], self.num_decoding
+        if D:
+            k, v, mask = self.memory.of_decoding(layer)
+            parts.append(attention(q_NH1K[:D], k, v, mask, scaled=scaled, causal=False))
+        for chunk, kept in zip(self.chunks, self.memory.chunks, strict=True):
+            k, v, mask = kept.of(layer)
+            q_RHTK = chunk.pad(q_NH1K[:, :, 0])
+            parts.append(chunk.unpad(attention(q_RHTK, k, v, mask, scaled=scaled, causal=False)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def write(self, layer: int, kv_DNK: Tensor) -> tuple[Tensor, Tensor]:
         """Put one layer's new keys and values into the window, key heads first; return k_DGCK and v_DGCK, uncopied."""
@@ -173,12 +202,14 @@ class Pages:
 
     def store(self) -> None:
         """Copy what the window got into the blocks, once all layers are through: one write instead of one a layer."""
-        if self._new:
+        if self._new and not self.drafted:
             self.cache.write_all(self.slot_N[: self.num_decoding], torch.stack(self._new))
 
 
 def check_pageable(config: ModelConfig) -> None:
     """Refuse a model whose numbers cannot come from tokens read in any company.
+
+    One that follows an encoder wants `Pages.memory`.
 
     Raises:
         ModelError: one line saying why.
@@ -187,7 +218,6 @@ def check_pageable(config: ModelConfig) -> None:
     competing = config.sparse_layers != "none" and not experts.dropless and experts.capacity_over == "batch"
     for refused, why in (
         (config.bidirectional, "looks ahead, and so has no cache"),
-        (config.encoder_layers > 0, "follows an encoder, whose texts have no blocks yet"),
         (competing, 'lets a batch\'s tokens compete for its experts; set dropless, or capacity_over = "row"'),
     ):
         if refused:

@@ -212,13 +212,15 @@ class Transformer(nn.Module):
             raise ModelError(f"{num_new} positions given to a model of {self.config.max_positions}; shorten the input")
         if cache is not None and "full" in self.config.masks:
             raise ModelError("a cache was given to a model whose positions look ahead; give it the whole text at once")
-        if inputs.get("pages") is not None and self.prompt is not None:
+        pages = inputs.get("pages")
+        if pages is not None and self.prompt is not None:
             raise ModelError("learned positions before each text have no blocks yet; `generate` may serve this model")
         if inputs.get("branches_BT") is not None:
             by_place = self.config.positions == "relative" or "banded" in self.config.masks
             if by_place or inputs.get("positions_BT") is None:
                 raise ModelError("branches need explicit positions, and a model without relative biases or bands")
         given = inputs.get("memory_BMD") is not None or (cache is not None and cache.memory_segments_BM is not None)
+        given = given or (pages is not None and pages.memory is not None)
         if given != bool(self.config.encoder_layers):
             wanted = "an encoder's result" if self.config.encoder_layers else "none"
             raise ModelError(f"memory {'given' if given else 'missing'}; a model of this shape wants {wanted}")

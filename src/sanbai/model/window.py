@@ -70,6 +70,11 @@ class Window:
         for part, new_RGSK in enumerate((k_RGSK, v_RGSK)):
             self._kept_L2WGCK[layer, part][lane_R, :, :num_positions] = new_RGSK[:, :, :num_positions].to(self.dtype)
 
+    def place(self, lane_A: Tensor, position_A: Tensor, kv_LANK: Tensor) -> None:
+        """Fill single positions of lanes in all layers; N = 2 G heads, those of the keys first."""
+        kv_LA2GK = torch.stack(kv_LANK.to(self.dtype).chunk(2, dim=2), dim=2)
+        self._kept_L2WGCK[:, :, lane_A, :, position_A] = kv_LA2GK.transpose(0, 1)
+
     def places(self, position_D: Tensor) -> Tensor:
         """Return where `write` puts one position of each of the first D lanes: keys head by head, then values."""
         D = position_D.shape[0]
