@@ -244,7 +244,7 @@ class ContinuousEngine:
         wanted_A = None if wanted is None else torch.tensor(wanted, dtype=torch.int64, device=self._device)
         if self._fused_step is not None:
             return self._fused_step(reading.token_N1[:, 0], reading.position_N1[:, 0], reading.pages, wanted_A)
-        hidden_N1D = self._model.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)
+        hidden_N1D: Tensor = self._model.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)
         reading.pages.store()
         return hidden_N1D[:, 0] if wanted_A is None else hidden_N1D[wanted_A, 0]
 

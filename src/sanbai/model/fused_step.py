@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanbai.model.block import Block
 from sanbai.model.config import Mask
 from sanbai.model.heads import LanguageModel
 from sanbai.model.packed import PackedLinear, fused_linear, packed_bits
@@ -106,7 +107,7 @@ class FusedStep:
         H, G = self._config.num_heads, self._config.num_kv_heads
         qkv_NMK = qkv_NP.view(-1, H + 2 * G, self._config.head_width)
         if self._config.query_key_norm:
-            q_NHK, k_NGK, v_NGK = qkv_NMK.split((H, G, G), dim=1)
+            q_NHK, k_NGK, v_NGK = torch.split(qkv_NMK, [H, G, G], dim=1)
             qkv_NMK = torch.cat((layer.query_norm(q_NHK), layer.key_norm(k_NGK), v_NGK), dim=1)
         if turn is not None:
             turned = rotate(qkv_NMK[:, : H + G].unsqueeze(0), turn)[0]
@@ -126,7 +127,7 @@ class FusedStep:
             score = torch.baddbmm(mask_ARC, q, k.transpose(1, 2), alpha=scale)
             parts.append(torch.bmm(score.softmax(dim=-1), v).view(D, -1).to(qkv_NMK.dtype))
         if pages.chunks:
-            q_AHK, kv_AMK = qkv_NMK[D:].split((H, 2 * G), dim=1)
+            q_AHK, kv_AMK = torch.split(qkv_NMK[D:], [H, 2 * G], dim=1)
             chunks = pages.attend_chunks(number, q_AHK, kv_AMK, kind=kind, scaled=config.scaled_attention)
             parts += [part.flatten(1) for part in chunks]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -136,6 +137,8 @@ class FusedStep:
         trunk, layers = self._trunk, []
         for number in range(self._config.num_layers):
             block = trunk.blocks[number % len(trunk.blocks)]
+            assert isinstance(block, Block)
+            assert block.feed_forward is not None
             attention, feed_forward = block.attention, block.feed_forward
             layers.append(
                 _Layer(
@@ -163,21 +166,27 @@ def can_fuse(model: LanguageModel) -> bool:
         and not config.encoder_layers
         and config.positions != "relative"
         and trunk.prompt is None
-        and all(
-            type(layer) in {nn.Linear, PackedLinear}
-            for block in trunk.blocks
-            for layer in (*block.attention.children(), *block.feed_forward.children())
-            if not isinstance(layer, nn.LayerNorm | nn.RMSNorm | nn.Identity)
-        )
+        and all(_is_plain(block) for block in trunk.blocks)
     )
+
+
+def _is_plain(block: nn.Module) -> bool:
+    """Return whether a block's projections are nothing but matrices."""
+    assert isinstance(block, Block)
+    assert block.feed_forward is not None
+    attention, inner = block.attention, block.feed_forward
+    linears = [attention.qkv, attention.out, inner.up, inner.down, *([] if inner.gate is None else [inner.gate])]
+    return all(type(linear) in {nn.Linear, PackedLinear} for linear in linears)
 
 
 def _norm(module: nn.Module | None, dtype: torch.dtype) -> Norm:
     """Return a norm as one call, its weights in this precision."""
     if isinstance(module, nn.LayerNorm):
-        shape, weight, bias = module.normalized_shape, module.weight.to(dtype), module.bias.to(dtype)
-        return partial(torch.layer_norm, normalized_shape=shape, weight=weight, bias=bias, eps=module.eps)
+        weight, bias = module.weight.to(dtype), module.bias.to(dtype)
+        return partial(
+            torch.layer_norm, normalized_shape=module.normalized_shape, weight=weight, bias=bias, eps=module.eps
+        )
     if isinstance(module, nn.RMSNorm):
-        shape, weight = list(module.normalized_shape), module.weight.to(dtype)
-        return partial(F.rms_norm, normalized_shape=shape, weight=weight, eps=module.eps)
+        weight = module.weight.to(dtype)
+        return partial(F.rms_norm, normalized_shape=list(module.normalized_shape), weight=weight, eps=module.eps)
     return lambda x: x

@@ -147,7 +147,7 @@ def _numbers(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return number_OGJ from 0 to 15, and scale_OG1 and offset_OG1 as bfloat16 holds them, all float32."""
     if weight_OI.shape[1] % GROUP:
         raise ModelError(f"a matrix of {weight_OI.shape[1]} inputs has no int4 form: wanted a multiple of {GROUP}")
-    weight_OGJ = weight_OI.detach().float().unflatten(1, (-1, GROUP))
+    weight_OGJ = weight_OI.detach().float().view(len(weight_OI), -1, GROUP)
     least_OG1, greatest_OG1 = weight_OGJ.amin(dim=-1, keepdim=True), weight_OGJ.amax(dim=-1, keepdim=True)
     scale_OG1 = ((greatest_OG1 - least_OG1) / 15).clamp(min=1e-8).bfloat16().float()
     offset_OG1 = (least_OG1 + 8 * scale_OG1).bfloat16().float()
