@@ -253,23 +253,14 @@ class ContinuousEngine:
         """Return the tokens whose hidden vectors are needed: the last one of each row; None where that is all."""
         if not reading.chunks or any(row.needs_prompt_scores for row, _ in reading.chunks):
             return None
-        ends = [
-            start + end - row.num_cached - 1 for (row, end), start in zip(reading.chunks, reading.starts, strict=True)
-        ]
-        return [*range(num_decoding), *ends]
+        return [*range(num_decoding), *reading.ends]
 
     def _rows_that_draw(
         self, plan: Plan, reading: Reading, wanted: list[int] | None
     ) -> tuple[list[Row], Tensor | None]:
         """Return the rows whose next token is due, and at which hidden vectors its logits are; None for one each."""
         num_decoding = len(plan.decoding)
-        if wanted is None:
-            ends = [
-                start + end - row.num_cached - 1
-                for (row, end), start in zip(reading.chunks, reading.starts, strict=True)
-            ]
-        else:
-            ends = list(range(num_decoding, len(wanted)))
+        ends = reading.ends if wanted is None else range(num_decoding, len(wanted))
         last = {id(chunk.row): end for chunk, end in zip(reading.chunks, ends, strict=True)}
         drawing, places = list(plan.decoding), list(range(num_decoding))
         for leader in self.scheduler.note_read(plan):

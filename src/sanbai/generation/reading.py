@@ -29,6 +29,11 @@ class Reading(NamedTuple):
     starts: list[int]
     """Where each chunk's tokens begin among the N."""
 
+    @property
+    def ends(self) -> list[int]:
+        """Where each chunk's last token is among the N; before the step is accounted for."""
+        return [start + _length(chunk) - 1 for chunk, start in zip(self.chunks, self.starts, strict=True)]
+
 
 class Arranger:
     """Prepares steps, and keeps the window in the order of the decoding rows."""

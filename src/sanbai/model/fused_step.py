@@ -5,8 +5,8 @@ some 45 calls a layer, this file a third. Activations, gates and residuals are c
 (`packed.py`), scale and mask along with the scores, keys and values are written at once, and of the last layer only
 what is wanted is computed.
 
-Steps are computed in the model's precision; only a single token of a packed model is computed in float32 around
-products of a form of its own (`row_product.py`).
+Steps are computed in the model's precision; only a single text's next token is, of a packed model, computed in float32
+around products of a form of its own (`row_product.py`).
 
 Shapes: N tokens of the step, D of them of texts in the window, A wanted, W width, H query heads, G key-value heads,
 M = H + 2 G, K head width, C positions of the window, V vocabulary.
@@ -61,7 +61,7 @@ class FusedStep:
         self._layers = {dtype: self._layers_in(dtype) for dtype in dtypes}
 
     def __call__(self, token_N: Tensor, position_N: Tensor, pages: Pages, wanted_A: Tensor | None = None) -> Tensor:
-        """Return hidden_AW after the last norm, in the model's precision or, of a single token, in float32.
+        """Return hidden_AW after the last norm, in the model's precision or, of a text alone, in float32.
 
         Args:
             token_N: ids.
@@ -69,7 +69,7 @@ class FusedStep:
             pages: of the step; its window and blocks are written.
             wanted_A: indices of the tokens whose hidden vectors are returned; by default all.
         """
-        alone = self._by_rows and token_N.shape[0] == 1
+        alone = self._by_rows and token_N.shape[0] == 1 and not pages.chunks
         hidden_AW = self._run(token_N, position_N, pages, wanted_A, torch.float32 if alone else self._dtype)
         pages.store()
         return hidden_AW
