@@ -121,7 +121,7 @@ def test_answers_in_few_bits_are_nearly_the_models_alone_and_in_company(
     config: ModelConfig, precision: DecodingPrecision, nats: float
 ) -> None:
     config = config.model_copy(update={"width": 64, "feed_forward_width": 96, "head_width": 16})
-    model, prompts = make_model(config), make_prompts(5)
+    model, prompts = make_model(config), [[7], *make_prompts(4)]
     decoder = decoding_copy(model, precision)
     for rows in (1, 5):
         engine = ContinuousEngine(decoder, SMALL.model_copy(update={"max_rows": rows}))

@@ -106,12 +106,12 @@ def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: Mo
         )
         tokens = torch.tensor([token for text, start, end in everyone for token in texts[text][start:end]])
         if fused:
-            step = FusedStep(model)
+            fused_step = FusedStep(model)
             wanted = torch.arange(len(tokens) - 1, -1, -2)
-            hidden = step(tokens, positions, pages)
-            torch.testing.assert_close(step(tokens, positions, pages, wanted), hidden[wanted], rtol=0, atol=1e-12)
-            return hidden
-        hidden = trunk(tokens.unsqueeze(1), positions_BT=positions.unsqueeze(1), pages=pages)[:, 0]
+            every = fused_step(tokens, positions, pages)
+            torch.testing.assert_close(fused_step(tokens, positions, pages, wanted), every[wanted], rtol=0, atol=1e-12)
+            return every
+        hidden: torch.Tensor = trunk(tokens.unsqueeze(1), positions_BT=positions.unsqueeze(1), pages=pages)[:, 0]
         pages.store()
         return hidden
 

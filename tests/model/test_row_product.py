@@ -40,7 +40,7 @@ def test_rounding_errs_by_half_a_step() -> None:
     padded = F.pad(weight, (0, 0, 0, PIECE - 7)).view(2, PIECE, -1)
     step_8 = ((padded.amax(dim=1) - padded.amin(dim=1)) / 255).repeat_interleave(PIECE, dim=0)[: len(weight)]
     assert ((Int8Matrix.rounded(weight) - weight).abs() <= 0.51 * step_8).all()
-    groups = weight.unflatten(1, (-1, GROUP))
+    groups = weight.view(len(weight), -1, GROUP)
     step_4 = ((groups.amax(dim=-1) - groups.amin(dim=-1)) / 15).repeat_interleave(GROUP, dim=1)
     # Scale and offset are rounded to bfloat16 themselves: up to 8 scales' and one offset's 2^-9, of 15 steps' range.
     assert ((Int4Matrix.rounded(weight) - weight).abs() <= 0.6 * step_4).all()

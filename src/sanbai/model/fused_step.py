@@ -137,7 +137,8 @@ class FusedStep:
         trunk, layers = self._trunk, []
         for number in range(self._config.num_layers):
             block = trunk.blocks[number % len(trunk.blocks)]
-            assert isinstance(block, Block) and block.feed_forward is not None  # noqa: PT018 - `can_fuse` saw to it
+            assert isinstance(block, Block)
+            assert block.feed_forward is not None
             attention, feed_forward = block.attention, block.feed_forward
             layers.append(
                 _Layer(
@@ -165,21 +166,27 @@ def can_fuse(model: LanguageModel) -> bool:
         and not config.encoder_layers
         and config.positions != "relative"
         and trunk.prompt is None
-        and all(
-            type(layer) in {nn.Linear, PackedLinear}
-            for block in trunk.blocks
-            for layer in (*block.get_submodule("attention").children(), *block.get_submodule("feed_forward").children())
-            if not isinstance(layer, nn.LayerNorm | nn.RMSNorm | nn.Identity)
-        )
+        and all(_is_plain(block) for block in trunk.blocks)
     )
+
+
+def _is_plain(block: nn.Module) -> bool:
+    """Return whether a block's projections are nothing but matrices."""
+    assert isinstance(block, Block)
+    assert block.feed_forward is not None
+    attention, inner = block.attention, block.feed_forward
+    linears = [attention.qkv, attention.out, inner.up, inner.down, *([] if inner.gate is None else [inner.gate])]
+    return all(type(linear) in {nn.Linear, PackedLinear} for linear in linears)
 
 
 def _norm(module: nn.Module | None, dtype: torch.dtype) -> Norm:
     """Return a norm as one call, its weights in this precision."""
     if isinstance(module, nn.LayerNorm):
-        shape, weight, bias = list(module.normalized_shape), module.weight.to(dtype), module.bias.to(dtype)
-        return partial(torch.layer_norm, normalized_shape=shape, weight=weight, bias=bias, eps=module.eps)
+        weight, bias = module.weight.to(dtype), module.bias.to(dtype)
+        return partial(
+            torch.layer_norm, normalized_shape=module.normalized_shape, weight=weight, bias=bias, eps=module.eps
+        )
     if isinstance(module, nn.RMSNorm):
-        shape, weight = list(module.normalized_shape), module.weight.to(dtype)
-        return partial(F.rms_norm, normalized_shape=shape, weight=weight, eps=module.eps)
+        weight = module.weight.to(dtype)
+        return partial(F.rms_norm, normalized_shape=list(module.normalized_shape), weight=weight, eps=module.eps)
     return lambda x: x

@@ -82,12 +82,13 @@ class Int8Matrix:
         self._num_pieces = -(-self._num_outputs // PIECE)
         self._table = _table(weight_OI)
         self._index = torch.arange(self._num_pieces * num_inputs, dtype=torch.int32)
-        self._first_S = torch.arange(0, self._num_pieces * num_inputs, num_inputs, dtype=torch.int32)
+        self._bound_S1 = torch.arange(0, self._num_pieces * num_inputs + 1, num_inputs, dtype=torch.int32)
 
     def __call__(self, x_1I: Tensor) -> Tensor:
         """Return W x + b."""
+        x_SI = x_1I.expand(self._num_pieces, -1)
         y_SP: Tensor = torch.ops.quantized.embedding_bag_byte_rowwise_offsets(
-            self._table, self._index, self._first_S, False, 0, False, x_1I.repeat(1, self._num_pieces)[0]
+            self._table, self._index, self._bound_S1, False, 0, False, x_SI.reshape(-1), None, True
         )
         y_1O = y_SP.view(1, -1)[:, : self._num_outputs]
         return y_1O if self._bias_O is None else y_1O + self._bias_O
