@@ -1,6 +1,7 @@
 """Speculative decoding where it helps and where it cannot: tokens a second beside the same engine without guesses.
 
-Weights are made so that the answers' predictability is known while every step costs what it costs with trained ones:
+Weights are made so that the answers' predictability is known while every step costs what it costs with trained ones.
+Seconds are of process time.
 
 - `repeats`: each token has one successor, round a circle of 50; what came before comes again.
 - `misleads`: eight tokens are equally likely at any place, so runs come again and what followed them does not.
@@ -18,6 +19,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -71,15 +73,30 @@ class Side:
         )
         self.engine = ContinuousEngine(model, settings, draft=draft if speculation == "draft" else None)
 
-    def run(self, prompts: list[list[int]], new: int, seed: int) -> float:
-        """Return the seconds of process time that the answers took."""
+    def begin(self, prompts: list[list[int]], new: int, seed: int) -> None:
+        """Ask for an answer to each prompt."""
         self.engine.pool.forget()
-        start = time.process_time()
+        self.seconds = 0.0
         for row, prompt in enumerate(prompts):
             self.engine.submit(Request(prompt=prompt, sampling=Sampling(max_new_tokens=new), seeds=[seed + row]))
-        while self.engine.busy:
-            self.engine.step()
-        return time.process_time() - start
+
+    def step(self) -> None:
+        """Take one step, and count the process time that it takes."""
+        start = time.process_time()
+        self.engine.step()
+        self.seconds += time.process_time() - start
+
+
+def answer(sides: Iterable[Side], prompts: list[list[int]], new: int, seed: int) -> None:
+    """Let all sides answer, a step of each in turn, so that a neighbour's noise meets all alike."""
+    sides = list(sides)
+    for side in sides:
+        side.begin(prompts, new, seed)
+    while any(side.engine.busy for side in sides):
+        for side in sides:
+            if side.engine.busy:
+                side.step()
+        sides.append(sides.pop(0))  # none is always behind the same other
 
 
 def main() -> None:
@@ -106,16 +123,13 @@ def main() -> None:
             seconds: dict[str, list[float]] = {name: [] for name in sides}
             for repeat in range(arguments.repeats + 1):
                 prompts = make_prompts(CIRCLE, rows, 32, seed=1 + repeat)
-                turn = repeat % len(sides)
-                for name, side in [*sides.items()][turn:] + [*sides.items()][:turn]:  # no side is always first
-                    taken = side.run(prompts, arguments.new, seed=1000 * repeat)
-                    if repeat:
-                        seconds[name].append(taken)
+                answer(sides.values(), prompts, arguments.new, seed=1000 * repeat)
+                if repeat:
+                    for name, side in sides.items():
+                        seconds[name].append(side.seconds)
             for name, side in sides.items():
                 speed = rows * arguments.new / statistics.median(seconds[name])
-                ratio = statistics.median(
-                    off / own for off, own in zip(seconds["off"], seconds[name], strict=True)
-                )  # of one repeat each
+                ratio = sum(seconds["off"]) / sum(seconds[name])
                 counts = side.engine.speculator.counts if side.engine.speculator else None
                 guessed = f"{counts.right} of {counts.guesses} guesses right" if counts else ""
                 print(f"{work:9} {rows:3} rows {name:6} {speed:8,.0f} tokens/s  {ratio:5.2f} x  {guessed}", flush=True)

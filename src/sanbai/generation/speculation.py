@@ -37,7 +37,7 @@ from sanbai.generation.row import Row
 from sanbai.generation.scheduler import Chunk, Plan, Scheduler
 from sanbai.generation.step_costs import StepCosts
 
-LOSS = 0.02
+LOSS = 0.01
 """Of the time of all steps: what guesses may have lost on balance before they stop for a while."""
 GRACE = 4
 """Plain steps that may be lost beside: the first reading of a text by a draft model comes before all gain."""
