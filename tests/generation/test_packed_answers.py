@@ -11,13 +11,14 @@ from tests.generation.test_adapters_by_request import adapt
 from tests.generation.test_continuous import GPT2, LLAMA, SMALL, make_model, make_prompts
 from tests.generation.test_continuous_encoder_decoder import T5
 from tests.generation.test_continuous_encoder_decoder import make_model as make_encoder_decoder
-from tests.generation.test_speculation import always, disturbed, speculator_of
+from tests.generation.test_speculation import always, speculator_of
 
 from sanbai.generation.answering import answer_all
 from sanbai.generation.continuous import ContinuousEngine, DecodingPrecision, Speculation, decoding_copy
 from sanbai.generation.request import Answer, Request
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.scoring import score
+from sanbai.generation.speculation import NgramProposer
 from sanbai.model.adapters.adapter import merge_adapter
 from sanbai.model.adapters.several import take_products
 from sanbai.model.config import ModelConfig
@@ -57,16 +58,20 @@ def test_guesses_are_read_with_packed_weights_alone_and_in_company(
     config: ModelConfig, speculation: Speculation, precision: DecodingPrecision
 ) -> None:
     model = make_model(config.model_copy(update=WIDE))
-    draft = decoding_copy(disturbed(model, 0.02), precision) if speculation == "draft" else None
-    prompts = [[*prompt, 7, 8, 9, 7, 8, 9] for prompt in make_prompts(6)]
+    draft = decoding_copy(model, precision) if speculation == "draft" else None
+    prompts = make_prompts(6)
     for rows in (1, 5):
         engine = always(
             decoding_copy(model, precision), SMALL.model_copy(update={"max_rows": rows}), speculation, draft
         )
+        speculator = speculator_of(engine)
+        if speculation == "ngram":
+            speculator.proposer = NgramProposer(sizes=(1,))
         answers = [answer for (answer,) in answer_all(engine, ask(prompts))]
         check(answers, score(model, prompts, [answer.tokens for answer in answers]), precision)
-        assert speculator_of(engine).counts.guesses > 10
-        assert speculation == "ngram" or speculator_of(engine).counts.right > 10
+        assert speculator.counts.guesses > 10
+        # A draft of the same weights is wrong only where rounding, another alone than in company, decides.
+        assert speculation == "ngram" or speculator.counts.right > 0.8 * speculator.counts.guesses
 
 
 @PRECISIONS

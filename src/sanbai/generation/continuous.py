@@ -386,8 +386,12 @@ class ContinuousEngine:
         for (row, _, end), start in zip(reading.chunks, reading.starts, strict=True):
             if not row.needs_prompt_scores:
                 continue
-            target_T = torch.tensor(row.ids[row.num_cached + 1 : end + 1], device=self._device)
-            logprob_TV = self._runner.logits(hidden_ND[start : start + len(target_T)]).log_softmax(dim=-1)
+            targets = row.ids[row.num_cached + 1 : end + 1]
+            if not targets:  # the chunk is the prompt's last token alone
+                row.prompt_scores.append(([], []))
+                continue
+            target_T = torch.tensor(targets, device=self._device)
+            logprob_TV = self._runner.logits(hidden_ND[start : start + len(targets)]).log_softmax(dim=-1)
             tops = top_logprobs(logprob_TV, torch.ones_like(logprob_TV[:, :1]), row.request.top_logprobs)
             row.prompt_scores.append((logprob_TV.gather(-1, target_T.unsqueeze(-1)).squeeze(-1).tolist(), tops))
 
