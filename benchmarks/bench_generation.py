@@ -3,7 +3,13 @@
 Random weights of one shape, exported and read by transformers, so both do the same work; one thread. `batched` is
 `generation.engine.generate`, `continuous` the engine of `generation.continuous`.
 
-python benchmarks/bench_generation.py --repeats 5
+Cases (`--only`): `decode` (12m, 1, 16 and 64 rows), `large` (124m, one row, beside the time that reading the weights
+once takes; int8 and int4 weights beside bfloat16), `prefix` (9 answers to each of 16 prompts), `mixed` (64 requests at
+random). Results are merged by case into `benchmarks/results/generation.json`.
+
+With `--device cuda` the same runs on an accelerator, on the wall clock: weights as stored, or bfloat16 unpacked.
+
+python benchmarks/bench_generation.py --repeats 5 --only decode
 """
 
 from __future__ import annotations
@@ -22,10 +28,10 @@ from typing import Any
 import torch
 import transformers
 
-from sanbai.foundation.device import tune_allocator
+from sanbai.foundation.device import describe_machine, tune_allocator
 from sanbai.foundation.seeds import torch_generator
 from sanbai.generation.answering import generate_continuously
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
+from sanbai.generation.continuous import ContinuousEngine, DecodingPrecision, EngineSettings, decoding_copy
 from sanbai.generation.engine import Precision, generate
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
@@ -48,6 +54,12 @@ SHAPES = {
     ),
 }  # fmt: skip
 NEW_TOKENS, PROMPT = 64, 32
+CASES = ("decode", "large", "prefix", "mixed")
+WANTED = {
+    "1 rows of 32 + 64": 2.5, "16 rows of 32 + 64": 2.5, "64 rows of 32 + 64": 2.2, "124m, 1 row of 32 + 64": 2.0,
+    "16 prompts of 200, 9 answers of 32": 3.0, "64 requests of 1 to 256, at random": 3.0,
+}  # fmt: skip
+"""Times the peer's speed."""
 
 
 def make_prompts(vocab_size: int, count: int, length: int, seed: int = 1) -> list[list[int]]:
@@ -57,15 +69,18 @@ def make_prompts(vocab_size: int, count: int, length: int, seed: int = 1) -> lis
 class Peer:
     """transformers, decoding as it comes."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-        self.model.eval()
+    def __init__(self, model: LanguageModel, dtype: torch.dtype) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            save_model(model, Path(folder))
+            self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        self.model.eval().to(model.head_weight.device)
 
     def answer(self, prompts: Sequence[Sequence[int]], new_tokens: int, *, copies: int = 1, draw: bool = False) -> None:
         """Answer prompts as one batch, padded on the left; each with `copies` drawn answers, or a greedy one."""
         longest = max(map(len, prompts))
-        tokens = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        device = self.model.device
+        tokens = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
         drawing: dict[str, Any] = {"do_sample": True, "top_k": 0, "num_return_sequences": copies} if draw else {}
         with torch.inference_mode():
             self.model.generate(
@@ -74,23 +89,31 @@ class Peer:
             )  # fmt: skip
 
 
+def now() -> float:
+    """Return seconds: of this process's work, or of the wall where an accelerator works too."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
 def interleaved(runs: Mapping[str, Callable[[], object]], *, repeats: int) -> dict[str, list[float]]:
-    """Run everything in turn, `repeats` times after one warming run; return seconds of process time of each.
+    """Run everything in turn, `repeats` times after one warming run; return seconds of each.
 
     A run that keeps its own clock returns its seconds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
-            start = time.process_time()
+            start = now()
             own = run()
             if repeat:
-                seconds[name].append(own if isinstance(own, float) else time.process_time() - start)
+                seconds[name].append(own if isinstance(own, float) else now() - start)
     return seconds
 
 
-def decode(model: LanguageModel, peer: Peer, rows: int, precision: Precision) -> dict[str, Callable[[], Any]]:
-    """`rows` prompts, greedy."""
+def writing(model: LanguageModel, rows: int, precision: DecodingPrecision) -> Callable[[], None]:
+    """Return what lets a continuous engine answer `rows` prompts, greedy."""
     prompts = make_prompts(model.config.vocab_size, rows, PROMPT)
     sampling = Sampling(temperature=0.0, max_new_tokens=NEW_TOKENS)
     settings = EngineSettings(num_blocks=rows * 8, max_rows=rows, step_tokens=2048)
@@ -103,10 +126,39 @@ def decode(model: LanguageModel, peer: Peer, rows: int, precision: Precision) ->
         while engine.busy:
             engine.step()
 
+    return continuous
+
+
+def decode(model: LanguageModel, peer: Peer, rows: int, precision: Precision) -> dict[str, Callable[[], Any]]:
+    """`rows` prompts, greedy."""
+    prompts = make_prompts(model.config.vocab_size, rows, PROMPT)
+    sampling = Sampling(temperature=0.0, max_new_tokens=NEW_TOKENS)
     return {
         "transformers": partial(peer.answer, prompts, NEW_TOKENS),
         "batched": partial(generate, model, prompts, sampling, seeds=range(rows), stop_ids=(), precision=precision),
-        "continuous": continuous,
+        "continuous": writing(model, rows, precision),
+    }
+
+
+def large(model: LanguageModel, peer: Peer) -> dict[str, Callable[[], Any]]:
+    """One prompt in sixteen, eight and four bits a weight; and the weights' bytes read once a token, then copied."""
+    matrices = {module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)} | {
+        model.head_weight
+    }
+    num_numbers = sum(weight.numel() for weight in matrices) // 2  # of float32, as many bytes as bfloat16 weights
+    weights, other = torch.ones(num_numbers), torch.ones(num_numbers)
+
+    def each_token(work: Callable[[], object]) -> None:
+        for _ in range(NEW_TOKENS):
+            work()
+
+    return {
+        "transformers": partial(peer.answer, make_prompts(model.config.vocab_size, 1, PROMPT), NEW_TOKENS),
+        "continuous": writing(model, 1, "bfloat16"),
+        "int8": writing(model, 1, "int8"),
+        "int4": writing(model, 1, "int4"),
+        "reading": partial(each_token, weights.sum),
+        "copying": partial(each_token, partial(other.copy_, weights)),
     }
 
 
@@ -129,11 +181,11 @@ class Clock:
     """Process time, which may be moved on to when the next request comes."""
 
     def __init__(self) -> None:
-        self.offset = -time.process_time()
+        self.offset = -now()
 
     def now(self) -> float:
         """Return seconds since the clock was made."""
-        return time.process_time() + self.offset
+        return now() + self.offset
 
     def wait_until(self, moment: float) -> None:
         """Move on to a moment, unless it is past."""
@@ -191,50 +243,71 @@ def mismatch(model: LanguageModel) -> float:
     return statistics.fmean(abs(first - second) for first, second in pairs)
 
 
+def prepare_case(
+    case: str, device: str, precision: Precision, rows: Sequence[int]
+) -> list[tuple[str, int, Mapping[str, Callable[[], Any]]]]:
+    """Return what a case measures: a name, how many tokens, and who makes them."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    shape = "124m" if case == "large" else "12m"
+    model = LanguageModel(SHAPES[shape], torch_generator(0)).eval().to(device)
+    peer = Peer(model, dtype)
+    if case == "decode":
+        print(f"bfloat16 against float32 log-probabilities: {mismatch(model):.5f} nats a token")
+        return [
+            (f"{each} rows of {PROMPT} + {NEW_TOKENS}", each * NEW_TOKENS, decode(model, peer, each, precision))
+            for each in rows
+        ]
+    if case == "large":
+        runs = large(model, peer) if device == "cpu" else decode(model, peer, 1, precision)
+        return [(f"124m, 1 row of {PROMPT} + {NEW_TOKENS}", NEW_TOKENS, runs)]
+    if case == "prefix":
+        return [("16 prompts of 200, 9 answers of 32", 16 * 9 * 32, shared_prefix(model, peer, 16, 9, precision))]
+    return [("64 requests of 1 to 256, at random", *mixed(model, peer, 64, precision))]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="12m")
-    parser.add_argument("--rows", type=int, nargs="*", default=[1, 16, 64])
-    parser.add_argument(
-        "--only", choices=["decode", "prefix", "mixed"], nargs="*", default=["decode", "prefix", "mixed"]
-    )
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--only", choices=CASES, nargs="*", default=CASES)
+    parser.add_argument("--rows", type=int, nargs="*", default=[1, 16, 64], help="of the case `decode`")
+    parser.add_argument("--precision", choices=["stored", "bfloat16"], default="bfloat16")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="end with one JSON record")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "generation.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     tune_allocator()
     transformers.logging.set_verbosity_error()
-    model = LanguageModel(SHAPES[arguments.shape], torch_generator(0)).eval()
-    dtype = getattr(torch, arguments.precision)
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(model, Path(folder))
-        peer = Peer(Path(folder), dtype)
-    precision: Precision = "bfloat16" if dtype == torch.bfloat16 else "stored"
+    for case in arguments.only:
+        for name, tokens, runs in prepare_case(case, arguments.device, arguments.precision, arguments.rows):
+            taken = interleaved(runs, repeats=arguments.repeats)
+            show(name, tokens, taken)
+            keep(arguments.out, f"{arguments.device} {arguments.precision} {name}", tokens, taken)
 
-    work: list[tuple[str, int, Mapping[str, Callable[[], Any]]]] = []
-    if "decode" in arguments.only:
-        work += [
-            (f"{rows} rows of {PROMPT} + {NEW_TOKENS}", rows * NEW_TOKENS, decode(model, peer, rows, precision))
-            for rows in arguments.rows
-        ]
-    if "prefix" in arguments.only:
-        work.append(("16 prompts of 200, 9 answers of 32", 16 * 9 * 32, shared_prefix(model, peer, 16, 9, precision)))
-    if "mixed" in arguments.only:
-        work.append(("64 requests of 1 to 256, at random", *mixed(model, peer, 64, precision)))
-    record = []
-    for name, tokens, runs in work:
-        taken = interleaved(runs, repeats=arguments.repeats)
-        theirs = statistics.median(taken["transformers"])
-        for engine, seconds in taken.items():
-            middle = statistics.median(seconds)
-            spread = (max(seconds) - min(seconds)) / middle
-            speed = f"{tokens / middle:9,.0f} tokens/s  {theirs / middle:5.2f} x  spread {spread:.0%}"
-            print(f"{name:36} {engine:13} {speed}", flush=True)
-            record.append({"work": name, "engine": engine, "tokens_per_second": tokens / middle, "spread": spread})
-    print(f"bfloat16 against float32 log-probabilities: {mismatch(model):.5f} nats a token")
-    if arguments.json:
-        print(json.dumps({"shape": arguments.shape, "precision": arguments.precision, "results": record}))
+
+def show(name: str, tokens: int, taken: Mapping[str, list[float]]) -> None:
+    """Print medians, how many times the peer's speed they are, and how far the runs lie apart."""
+    theirs = statistics.median(taken["transformers"])
+    for engine, seconds in taken.items():
+        middle = statistics.median(seconds)
+        spread = (max(seconds) - min(seconds)) / middle
+        wanted = f"  wanted {WANTED[name]:.1f} x" if engine == "continuous" and name in WANTED else ""
+        speed = f"{tokens / middle:9,.0f} tokens/s  {theirs / middle:5.2f} x  spread {spread:.0%}"
+        print(f"{name:36} {engine:13} {speed}{wanted}", flush=True)
+    ours = statistics.median(taken["continuous"])
+    if "reading" in taken:
+        share = statistics.median(taken["reading"]) / ours
+        print(f"{name:36} of the speed at which the weights can be read: {share:.0%}, wanted 75%")
+    for bits in ("int8", "int4"):
+        if bits in taken:
+            print(f"{name:36} {bits} beside bfloat16: {ours / statistics.median(taken[bits]):.2f} x")
+
+
+def keep(path: Path, name: str, tokens: int, taken: Mapping[str, list[float]]) -> None:
+    """Put a case's seconds into the file of results, in the place of what it held of this case."""
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"cases": {}}
+    stored["machine"] = describe_machine() | {"num_threads": 1}
+    stored["cases"][name] = {"tokens": tokens, "seconds": taken}
+    path.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +13,19 @@ from torch import Tensor
 
 from sanbai.foundation.errors import DataError, ModelError, ResourceError, UsageError
 from sanbai.generation.answering import answer_all, generate_continuously, stream_answer
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings
+from sanbai.generation.continuous import ContinuousEngine, DecodingPrecision, EngineSettings, decoding_copy
 from sanbai.generation.engine import generate
 from sanbai.generation.request import Answer, Request, Shaping
 from sanbai.generation.sampling import Sampling
+from sanbai.generation.scoring import score
 from sanbai.generation.streaming import stream
 from sanbai.generation.weights import weights_digest
 from sanbai.model.config import ModelConfig
 from sanbai.model.experts import ExpertsConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
+from sanbai.model.packed import can_pack
+from sanbai.model.transformer import Inputs
 from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 
 LLAMA = ModelConfig(
@@ -97,10 +101,38 @@ def test_the_batched_engine_gives_the_same_completions(config: ModelConfig, samp
 def test_bfloat16_answers_come_from_a_copy() -> None:
     model = make_model()
     before = weights_digest(model.state_dict())
-    (rough,) = generate_continuously(model, [[7, 8]], GREEDY, seeds=[1], stop_ids=(), precision="bfloat16")
-    (batched,) = generate(model, [[7, 8]], GREEDY, seeds=[1], stop_ids=(), precision="bfloat16")
-    assert rough.logprobs == pytest.approx(batched.logprobs, abs=0.1)
+    prompts = make_prompts(6)
+    for batch_size in (1, 6):
+        rough = generate_continuously(
+            model, prompts, GREEDY, seeds=range(6), stop_ids=(), batch_size=batch_size, precision="bfloat16"
+        )
+        exact = score(model, prompts, [completion.tokens for completion in rough])
+        for completion, logprobs in zip(rough, exact, strict=True):
+            assert completion.logprobs == pytest.approx(logprobs, abs=0.3)
     assert weights_digest(model.state_dict()) == before
+
+
+@pytest.mark.skipif(
+    not can_pack(torch.ones(1, 1, dtype=torch.bfloat16)), reason="this processor has no bfloat16 products"
+)
+@CONFIGS
+@pytest.mark.parametrize(("precision", "nats"), [("bfloat16", 0.3), ("int8", 0.3), ("int4", 3.0)])
+def test_answers_in_few_bits_are_nearly_the_models_alone_and_in_company(
+    config: ModelConfig, precision: DecodingPrecision, nats: float
+) -> None:
+    config = config.model_copy(update={"width": 64, "feed_forward_width": 96, "head_width": 16})
+    model, prompts = make_model(config), [[7], *make_prompts(4)]
+    decoder = decoding_copy(model, precision)
+    for rows in (1, 5):
+        engine = ContinuousEngine(decoder, SMALL.model_copy(update={"max_rows": rows}))
+        answers = [answer for (answer,) in answer_all(engine, [ask(prompt, seeds=[2]) for prompt in prompts])]
+        exact = score(model, prompts, [answer.tokens for answer in answers])
+        for answer, logprobs in zip(answers, exact, strict=True):
+            assert answer.logprobs == pytest.approx(logprobs, abs=nats)
+        engine.replace_weights({name: 0 * tensor for name, tensor in model.state_dict().items()})
+        (after,) = answer_all(engine, [ask(prompts[0])])
+        assert after[0].logprobs == pytest.approx([-math.log(61)] * 12, abs=1e-4)
+        engine.replace_weights(model.state_dict())
 
 
 def test_experts_without_competition_are_served_and_others_refused() -> None:
@@ -121,14 +153,14 @@ def test_experts_without_competition_are_served_and_others_refused() -> None:
 
 def test_answers_to_one_prompt_read_it_once() -> None:
     model, read = make_model().double(), 0
-    forward = model.trunk.forward
+    embed = model.trunk.embed
 
-    def counted(tokens: Tensor, **inputs: object) -> Tensor:
+    def counted(x_BTE: Tensor, positions_BT: Tensor, inputs: Inputs) -> Tensor:
         nonlocal read
-        read += len(tokens)
-        return forward(tokens, **inputs)  # type: ignore[arg-type]
+        read += len(x_BTE)
+        return embed(x_BTE, positions_BT, inputs)
 
-    model.trunk.forward = counted  # type: ignore[method-assign]
+    model.trunk.embed = counted  # type: ignore[method-assign]
     prompt, sampling = make_prompts(1)[0] * 3, Sampling(max_new_tokens=5)
     engine = ContinuousEngine(model, EngineSettings(num_blocks=200, block_size=4, max_rows=9, step_tokens=64))
     (answers,) = answer_all(engine, [ask(prompt, sampling, seeds=range(9))])

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Self
@@ -191,7 +191,10 @@ def check_accounts(engine: ContinuousEngine) -> None:
     assert sorted(pool._block_of.values()) == sorted(pool._entries)
 
 
-def run_schedule(model: LanguageModel, seed: int) -> Verdict:
+MakeEngine = Callable[[LanguageModel, EngineSettings], ContinuousEngine]
+
+
+def run_schedule(model: LanguageModel, seed: int, make_engine: MakeEngine = ContinuousEngine) -> Verdict:
     """Requests arrive at random steps, some are cancelled; then every answer is checked."""
     dice = random.Random(seed)
     size = dice.choice([1, 2, 4, 8, 16])
@@ -202,7 +205,7 @@ def run_schedule(model: LanguageModel, seed: int) -> Verdict:
         max_rows=(rows := dice.randint(1, 8)),
         step_tokens=rows + dice.choice([1, 5, 40]),
     )
-    engine = ContinuousEngine(model, settings)
+    engine = make_engine(model, settings)
     stems = [[dice.randrange(5, VOCABULARY) for _ in range(20)] for _ in range(2)]
     coming = sorted((dice.randint(0, 25), order) for order in range(dice.randint(2, 7)))
     asked: dict[int, tuple[Request, list[Answer]]] = {}
@@ -233,11 +236,11 @@ def run_schedule(model: LanguageModel, seed: int) -> Verdict:
     return verdict
 
 
-def run_schedules(seeds: Sequence[int], dtype: torch.dtype) -> Verdict:
+def run_schedules(seeds: Sequence[int], dtype: torch.dtype, make_engine: MakeEngine = ContinuousEngine) -> Verdict:
     models = [make_model(config, dtype) for config in (LLAMA, GPT2, BANDED, T5_BIAS)]
     total = Verdict()
     for seed in seeds:
-        total += run_schedule(models[seed % len(models)], seed)
+        total += run_schedule(models[seed % len(models)], seed, make_engine)
     print(
         f"{dtype}: {len(seeds)} schedules, {total.answers} answers, {total.tokens} tokens equal, "
         f"first differences within {ROUNDING}: {len(total.near)} {total.near}; log-probabilities more than {TOLERANCE} "

@@ -9,6 +9,8 @@ import torch
 
 from sanbai.foundation.errors import ModelError
 from sanbai.model.config import ModelConfig
+from sanbai.model.fused_step import FusedStep, can_fuse
+from sanbai.model.heads import LanguageModel
 from sanbai.model.paged import Chunks, PagedCache, Pages
 from sanbai.model.transformer import Transformer
 from sanbai.model.window import Window
@@ -25,18 +27,24 @@ CONFIGS = {
     "relative, unscaled": BASE.model_copy(
         update={"positions": "relative", "relative_buckets": 8, "relative_distance": 12, "scaled_attention": False}
     ),
+    "gelu, biases, query and key norm": BASE.model_copy(
+        update={"feed_forward": "gelu_tanh", "bias": True, "query_key_norm": True, "num_kv_heads": 1}
+    ),
+    "squared relu, no positions": BASE.model_copy(
+        update={"feed_forward": "squared_relu", "positions": "none", "norm": "layer", "scaled_attention": False}
+    ),
     "sinusoidal, after": BASE.model_copy(update={"positions": "sinusoidal", "norm_place": "after"}),
 }
 SIZE = 4
 
 
-def make_trunk(config: ModelConfig) -> Transformer:
+def make_model(config: ModelConfig) -> LanguageModel:
     generator = torch.Generator().manual_seed(1)
-    trunk = Transformer(config, generator).double()
+    model = LanguageModel(config, generator).double()
     with torch.no_grad():
-        for parameter in trunk.parameters():
+        for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.3)
-    return trunk.eval()
+    return model.eval()
 
 
 def chunk_of(tables: list[list[int]], ranges: list[tuple[int, int]], first: int) -> Chunks:
@@ -53,37 +61,57 @@ def chunk_of(tables: list[list[int]], ranges: list[tuple[int, int]], first: int)
     return Chunks(block_RM=padded, position_RT=position, token_RT=token, real_A=torch.tensor(real))
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["modules", "fused"])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @torch.inference_mode()
-def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: ModelConfig) -> None:
-    trunk, dice = make_trunk(config), random.Random(1)
-    texts = [[dice.randrange(31) for _ in range(length)] for length in (19, 13, 7)]
+def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: ModelConfig, fused: bool) -> None:
+    model, dice = make_model(config), random.Random(1)
+    trunk = model.trunk
+    if fused and not can_fuse(model):
+        assert "relative" in config.positions or config.norm_place == "after"
+        return
+    texts = [[dice.randrange(31) for _ in range(length)] for length in (23, 17, 7)]
     order = list(range(20))
     dice.shuffle(order)
     tables = [[order.pop() for _ in range(-(-len(text) // SIZE))] for text in texts]
     cache = PagedCache(config, num_blocks=20, block_size=SIZE, dtype=torch.float64)
-    cache._keys.fill_(1e3)  # what others have left must not matter
-    cache._values.fill_(1e3)
+    cache._kept_LNPMK.fill_(1e3)  # what others have left must not matter
     window = Window(config, dtype=torch.float64, device="cpu")
 
     def slots(text: int, start: int, end: int) -> list[int]:
         return [tables[text][place // SIZE] * SIZE + place % SIZE for place in range(start, end)]
 
     def step(ranges: dict[int, tuple[int, int]], decoding: list[int]) -> torch.Tensor:
-        chunks = [text for text in ranges if text not in decoding]
-        everyone = decoding + chunks
-        positions = torch.tensor([place for text in everyone for place in range(*ranges[text])])
+        """Read texts on; what a decoding one reads beyond a token is a draft."""
+        chunks = [
+            (text, start + (text in decoding), end)
+            for text, (start, end) in ranges.items()
+            if text not in decoding or end - start > 1
+        ]
+        everyone = [(text, ranges[text][0], ranges[text][0] + 1) for text in decoding] + chunks
+        positions = torch.tensor([place for _, start, end in everyone for place in range(start, end)])
         pages = Pages(
             cache=cache,
             window=window,
-            slot_N=torch.tensor([slot for text in everyone for slot in slots(text, *ranges[text])]),
+            slot_N=torch.tensor([slot for each in everyone for slot in slots(*each)]),
             position_D=positions[: len(decoding)],
-            chunks=[chunk_of([tables[text] for text in chunks], [ranges[text] for text in chunks], len(decoding))]
+            chunks=[
+                chunk_of(
+                    [tables[text] for text, _, _ in chunks], [(start, end) for _, start, end in chunks], len(decoding)
+                )
+            ]
             if chunks
             else [],
+            drafted=any(text in decoding for text, _, _ in chunks),
         )
-        tokens = torch.tensor([token for text in everyone for token in texts[text][slice(*ranges[text])]])
-        hidden = trunk(tokens.unsqueeze(1), positions_BT=positions.unsqueeze(1), pages=pages)[:, 0]
+        tokens = torch.tensor([token for text, start, end in everyone for token in texts[text][start:end]])
+        if fused:
+            fused_step = FusedStep(model)
+            wanted = torch.arange(len(tokens) - 1, -1, -2)
+            every = fused_step(tokens, positions, pages)
+            torch.testing.assert_close(fused_step(tokens, positions, pages, wanted), every[wanted], rtol=0, atol=1e-12)
+            return every
+        hidden: torch.Tensor = trunk(tokens.unsqueeze(1), positions_BT=positions.unsqueeze(1), pages=pages)[:, 0]
         pages.store()
         return hidden
 
@@ -102,12 +130,21 @@ def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: Mo
     assert window.num_positions == 32
     both = step({1: (10, 11), 0: (18, 19)}, [1, 0])
     torch.testing.assert_close(both, torch.stack((whole[1][10], whole[0][18])), rtol=0, atol=1e-12)
+    drafted = step({1: (11, 15), 0: (19, 21)}, [1, 0])
+    expected = torch.cat((whole[1][11:12], whole[0][19:20], whole[1][12:15], whole[0][20:21]))
+    torch.testing.assert_close(drafted, expected, rtol=0, atol=1e-12)
+    agreed = torch.tensor([*slots(1, 12, 15), *slots(0, 20, 21)])
+    window.place(torch.tensor([0, 0, 0, 1]), torch.tensor([12, 13, 14, 20]), cache.read_slots(agreed))
+    both = step({1: (15, 16), 0: (21, 22)}, [1, 0])
+    torch.testing.assert_close(both, torch.stack((whole[1][15], whole[0][21])), rtol=0, atol=1e-12)
+    from_blocks = step({1: (16, 17), 0: (22, 23)}, [])
+    torch.testing.assert_close(from_blocks, torch.stack((whole[1][16], whole[0][22])), rtol=0, atol=1e-12)
 
 
 def test_copied_blocks_hold_the_same_and_cleared_ones_nothing() -> None:
     cache = PagedCache(BASE, num_blocks=4, block_size=2)
     k, v = torch.randn(2, 2, 6), torch.randn(2, 2, 6)
-    cache.write(1, torch.tensor([2, 3]), k, v)
+    cache.write(1, torch.tensor([2, 3]), torch.cat((k, v), dim=1))
     cache.copy([1, 1], [3, 0])
     keys, values = cache.read(1, torch.tensor([[3, 0], [1, 1]]))
     torch.testing.assert_close(keys[0], torch.cat((k, k)).transpose(0, 1))

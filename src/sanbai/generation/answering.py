@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 
 from sanbai.foundation.errors import UsageError
 from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
-from sanbai.generation.engine import Completion, FinishReason, Precision, check_prompts
+from sanbai.generation.engine import Completion, FinishReason, Precision, Writer, check_prompts, room_for
 from sanbai.generation.request import Answer, NewToken, Request
 from sanbai.generation.sampling import Sampling
-from sanbai.model.heads import LanguageModel
+from sanbai.model.encoder_decoder import EncoderDecoder
 
 BLOCK_SIZE = 16
 STEP_TOKENS = 2048
@@ -63,7 +63,7 @@ def stream_answer(engine: ContinuousEngine, request: Request) -> Iterator[NewTok
 
 
 def generate_continuously(
-    model: LanguageModel,
+    model: Writer,
     prompts: Sequence[Sequence[int]],
     sampling: Sampling,
     *,
@@ -100,7 +100,8 @@ def generate_continuously(
         places.setdefault(tuple(prompt), []).append(place)
     # Longest first: the last step's batch is then of short answers' prompts, and memory is tight at the start or never.
     ordered = sorted(places, key=lambda prompt: -len(prompt))
-    longest = min(len(ordered[0]) + sampling.max_new_tokens, model.config.max_positions)
+    before = 0 if isinstance(model, EncoderDecoder) else 1  # what an encoder reads takes no blocks
+    longest = max(before * len(prompt) + room_for(model, prompt, sampling.max_new_tokens) for prompt in ordered)
     settings = EngineSettings(
         num_blocks=batch_size * -(-longest // BLOCK_SIZE),
         block_size=BLOCK_SIZE,

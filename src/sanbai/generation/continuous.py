@@ -6,37 +6,61 @@
         for new in engine.step():
             ...
 
-A step is one pass of the training model's own code over one token of every answer in the making and chunks of new
-prompts (`scheduler.py`, `model/paged.py`), one draw for all (`drawing.py`), and the accounts. One thread drives an
-engine; everything takes effect between two steps.
+A step is one pass of the model over one token of every answer in the making, tokens guessed to follow, and chunks of
+new prompts (`scheduler.py`, `reading.py`, `model_runner.py`), one draw for all (`row_drawing.py`), and the accounts.
+One thread drives an engine; everything takes effect between two steps.
 
-Shapes: N tokens of the step, B rows that draw, V vocabulary, D width.
+Shapes: N tokens of the step, A of them wanted, B rows that draw, V vocabulary, D width.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sanbai.foundation.errors import DataError, ResourceError, UsageError
+from sanbai.foundation.errors import ModelError, UsageError
 from sanbai.foundation.recipe import RecipeSection
+from sanbai.generation.admission import check_request
 from sanbai.generation.blocks import BlockPool
-from sanbai.generation.drawing import bend, collect_rules, draw, top_logprobs
-from sanbai.generation.engine import Precision, cast_for_decoding, check_prompts, draw_uniforms
+from sanbai.generation.drafting import DraftProposer
+from sanbai.generation.drawing import top_logprobs
+from sanbai.generation.encoding import encode_rows
+from sanbai.generation.engine import (
+    AnyWriter,
+    Writer,
+    cast_for_decoding,
+    decoder_of,
+    draw_uniforms,
+    room_for,
+)
+from sanbai.generation.model_runner import ModelRunner
 from sanbai.generation.reading import Arranger, Reading
 from sanbai.generation.request import NewToken, Request
 from sanbai.generation.row import Row
+from sanbai.generation.row_drawing import RowDrawer
 from sanbai.generation.scheduler import Plan, Scheduler
-from sanbai.generation.weights import replace_weights
+from sanbai.generation.speculation import NgramProposer, Speculator
+from sanbai.generation.weights import replace_weights, weights_digest
+from sanbai.model.adapters.several import LowRankAdapter, SeveralAdapters
+from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel
-from sanbai.model.packed import PackedLinear, is_packed, pack_linears, repack
+from sanbai.model.packed import Bits, pack_linears, repack
 from sanbai.model.paged import PagedCache, check_pageable
+from sanbai.model.paged_memory import MemoryLanes
 from sanbai.model.window import Window
 from sanbai.text.stream import TextStream
 from sanbai.text.tokenizer import Tokenizer
+
+DecodingPrecision = Literal["stored", "bfloat16", "int8", "int4"]
+"""Of the weights that write: as they were saved, or a copy in sixteen, eight or four bits a weight. The embeddings are
+in bfloat16 in all copies."""
+NUM_BITS: dict[DecodingPrecision, Bits] = {"bfloat16": 16, "int8": 8, "int4": 4}
+Speculation = Literal["off", "ngram", "draft"]
 
 
 class EngineSettings(RecipeSection):
@@ -52,41 +76,61 @@ class EngineSettings(RecipeSection):
     """Tokens that one step reads at most; more than `max_rows`. More read prompts faster, fewer let nobody wait."""
     max_waiting: int = Field(default=1024, ge=1, le=10_000_000)
     """Requests that may wait."""
+    speculation: Speculation = "off"
+    """Whether tokens are guessed, so that a step may give an answer several: `ngram` from what the text repeats,
+    `draft` by a small model. Answers stay the same; it stops by itself where it does not pay (`speculation.py`)."""
+    max_guesses: int = Field(default=8, ge=1, le=1024)
+    """Guesses a row and step; of no effect without speculation."""
 
 
-def decoding_copy(model: LanguageModel, precision: Precision) -> LanguageModel:
-    """Return a copy in the precision wanted, its weights packed where that is faster; the model itself if `stored`."""
+def decoding_copy(model: AnyWriter, precision: DecodingPrecision) -> AnyWriter:
+    """Return a copy in the precision wanted, its weights packed where that is faster; the model itself if `stored`.
+
+    Raises:
+        ModelError: int8 or int4 where this processor or the model's shape has no such products.
+    """
     if precision == "stored":
         return model
-    copied = cast_for_decoding(model, precision)
-    pack_linears(copied)
+    copied = cast_for_decoding(model, "bfloat16")
+    pack_linears(copied, NUM_BITS[precision])
     return copied
 
 
 class ContinuousEngine:
     """A model, its cache, and the requests in work."""
 
-    def __init__(self, model: LanguageModel, settings: EngineSettings, *, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self,
+        model: Writer,
+        settings: EngineSettings,
+        *,
+        tokenizer: Tokenizer | None = None,
+        draft: LanguageModel | None = None,
+    ) -> None:
         """Take room for the cache.
 
         Args:
             model: used as it is, in its own precision; `decoding_copy` makes one that decodes faster.
             settings: how much to take on.
             tokenizer: the model's, where text or stop strings are wanted.
+            draft: the small model that guesses, where `speculation` is `draft`.
 
         Raises:
-            ModelError: a model that cannot be paged.
-            UsageError: `step_tokens` leaves no room for prompts.
+            ModelError: a model that cannot be paged, or a draft model of another vocabulary.
+            UsageError: `step_tokens` leaves no room for prompts; a draft model missing, or given for nothing.
         """
         check_pageable(model.config)
+        if isinstance(model, LanguageModel) and model.config.encoder_layers:
+            raise ModelError("half of a model was given: the decoder without its encoder; give both")
         if settings.step_tokens <= settings.max_rows:
             raise UsageError(
                 f"step_tokens {settings.step_tokens} leaves none for prompts beside max_rows {settings.max_rows}; "
                 "give more"
             )
         self._model, self.settings, self._tokenizer = model, settings, tokenizer
-        self._device = model.head_weight.device
-        self._head = PackedLinear(model.head_weight, None) if is_packed(model) else None
+        self._decoder = decoder_of(model)
+        self._device = self._decoder.head_weight.device
+        self._runner = ModelRunner(self._decoder)
         self.pool = BlockPool(settings.num_blocks, settings.block_size)
         self.scheduler = Scheduler(
             self.pool,
@@ -94,7 +138,7 @@ class ContinuousEngine:
             step_tokens=settings.step_tokens,
             max_waiting=settings.max_waiting,
         )
-        dtype = model.head_weight.dtype
+        dtype = self._decoder.head_weight.dtype
         with torch.inference_mode():
             self._cache = PagedCache(
                 model.config,
@@ -104,8 +148,16 @@ class ContinuousEngine:
                 device=self._device,
             )
             window = Window(model.config, dtype=dtype, device=self._device)
-        self._arranger = Arranger(self._cache, window, self._device)
+            memory = None
+            if isinstance(model, EncoderDecoder):
+                memory = MemoryLanes(model.config, dtype=dtype, device=self._device)
+        self._arranger = Arranger(self._cache, window, self._device, memory=memory)
+        self.speculator = self._make_speculator(draft)
+        """Who plans guesses; None without speculation."""
+        self._adapters = SeveralAdapters(model)
+        self._adapter_digests: dict[str, str] = {}
         self._rows: dict[int, list[Row]] = {}
+        self._drawer = RowDrawer(self._device)
         self._num_requests = self._num_rows = 0
 
     @property
@@ -120,7 +172,7 @@ class ContinuousEngine:
 
     @property
     def context(self) -> int:
-        """Longest prompt and answer together, in tokens."""
+        """Longest prompt and answer together, in tokens; behind an encoder each of them alone."""
         return self._model.config.max_positions
 
     def submit(self, request: Request) -> int:
@@ -128,25 +180,41 @@ class ContinuousEngine:
 
         Raises:
             DataError: an empty prompt, or an id beyond the vocabulary.
-            ModelError: the prompt fills the model's context.
+            ModelError: the prompt fills the model's context, or is longer than an encoder reads.
             ResourceError: the queue is full, or the cache too small for this request alone.
-            UsageError: no seed; stop strings without a tokenizer; a mask that allows nothing to begin with.
+            UnknownNameError: no adapter of the name asked for.
+            UsageError: no seed; stop strings without a tokenizer; a mask that allows nothing to begin with; an
+                encoder's text's log-probabilities.
         """
-        self._check(request)
+        check_request(
+            request,
+            self._model,
+            pool=self.pool,
+            adapters=self._adapter_digests,
+            has_tokenizer=self._tokenizer is not None,
+        )
         vocab_size = self._model.config.vocab_size
         number, self._num_requests = self._num_requests, self._num_requests + 1
-        limit = min(request.sampling.max_new_tokens, self.context - len(request.prompt))
+        limit = room_for(self._model, request.prompt, request.sampling.max_new_tokens)
+        start_token = self._model.config.start_token if isinstance(self._model, EncoderDecoder) else None
         uniforms: list[list[float]] = draw_uniforms(request.seeds, limit).tolist()
         rows = []
         for answer, numbers in enumerate(uniforms):
             row = Row(
-                request, number=number, answer=answer, order=self._num_rows + answer, limit=limit, uniforms=numbers
+                request,
+                number=number,
+                answer=answer,
+                order=self._num_rows + answer,
+                limit=limit,
+                uniforms=numbers,
+                start_token=start_token,
             )
             if row.ask_mask() is not None or (row.mask is not None and row.mask.shape != (vocab_size,)):
                 raise UsageError(
                     f"the request's mask failed, is not of {vocab_size} tokens, or allows none to begin with"
                 )
             row.count(vocab_size, self._device)
+            row.salt = json.dumps([request.tenant, self._adapter_digests.get(request.adapter or "", "")])
             row.text = None if self._tokenizer is None else TextStream(self._tokenizer)
             rows.append(row)
         rows[0].siblings = rows[1:]
@@ -165,18 +233,56 @@ class ContinuousEngine:
 
     @torch.inference_mode()
     def step(self) -> list[NewToken]:
-        """Read and draw once; return what each answer got."""
+        """Read and draw once; return what each answer got: a token, or several where guesses came true."""
         plan = self.scheduler.plan()
         if not plan.decoding and not plan.chunks:
             return []
+        if isinstance(self._model, EncoderDecoder):
+            beginning = [chunk.row for chunk in plan.chunks if chunk.row.memory is None]
+            encode_rows(self._model, beginning, self._adapters)
+        if self.speculator is None:
+            return self._read_and_draw(plan)
+        began = self.speculator.clock()
+        plan = self.speculator.guess(plan)
+        news = self._read_and_draw(plan)
+        self.speculator.see(plan, news, self.speculator.clock() - began)
+        return news
+
+    def _read_and_draw(self, plan: Plan) -> list[NewToken]:
         reading = self._arranger.prepare(plan)
-        hidden_ND = self._model.trunk(reading.token_N1, positions_BT=reading.position_N1, pages=reading.pages)[:, 0]
-        reading.pages.store()
-        self._score_prompts(reading, hidden_ND)
-        drawing, places = self._rows_that_draw(plan, reading)
+        scored = any(chunk.row.needs_prompt_scores for chunk in plan.chunks)
+        hidden_AD = self._read(plan, reading, every=scored)
+        if scored:
+            self._score_prompts(reading, hidden_AD)
+            hidden_AD = hidden_AD[reading.wanted_A]
+        drawing, places = self._rows_that_draw(plan)
         if not drawing:
             return []
-        return self._draw(drawing, self._logits(hidden_ND[places]))
+        return self._draw(drawing, self._runner.logits(hidden_AD if places is None else hidden_AD[places]))
+
+    def add_adapter(self, name: str, adapter: LowRankAdapter) -> None:
+        """Let requests name an adapter; those of several adapters, and of none, are answered in the same steps.
+
+        Raises:
+            UsageError: the name is taken, or empty.
+            ModelError: it belongs to another model.
+        """
+        if not name:
+            raise UsageError("an adapter without a name; give it one that requests can say")
+        self._adapters.add(name, adapter)
+        self._adapter_digests[name] = weights_digest(adapter.tensors())
+
+    def remove_adapter(self, name: str) -> None:
+        """Let an adapter go that no request in work names.
+
+        Raises:
+            UnknownNameError: there is none of this name.
+            UsageError: an answer in the making needs it.
+        """
+        if any(row.request.adapter == name for rows in self._rows.values() for row in rows):
+            raise UsageError(f"the adapter {name} is in use; remove it when its answers have ended")
+        self._adapters.remove(name)
+        del self._adapter_digests[name]
 
     def replace_weights(self, source: dict[str, Tensor]) -> str:
         """Put new weights in the place of the old; return their digest (`weights.py`).
@@ -189,8 +295,7 @@ class ContinuousEngine:
         """
         digest = replace_weights(self._model, source)
         repack(self._model)
-        if self._head is not None:
-            self._head = PackedLinear(self._model.head_weight, None)
+        self._runner.prepare()
         self.scheduler.preempt_all()
         self.pool.forget()
         with torch.inference_mode():
@@ -198,80 +303,73 @@ class ContinuousEngine:
             self._arranger.clear()
         return digest
 
-    def _check(self, request: Request) -> None:
-        config = self._model.config
-        check_prompts(self._model, [request.prompt])
-        if not request.prompt:
-            raise DataError("the prompt has no token; it needs at least one")
-        if wrong := [id_ for id_ in (*request.prompt, *request.shaping.logit_bias) if not 0 <= id_ < config.vocab_size]:
-            raise DataError(f"token id {wrong[0]} is not among the model's 0 to {config.vocab_size - 1}")
-        if not request.seeds:
-            raise UsageError("a request without seeds asks for no answer; give one seed an answer")
-        if not 0 <= request.top_logprobs <= config.vocab_size:
-            raise UsageError(f"top_logprobs {request.top_logprobs}; wanted 0 to {config.vocab_size}")
-        if any(request.stop_strings) and self._tokenizer is None:
-            raise UsageError("stop strings were given to an engine without a tokenizer; make it with one")
-        longest = (
-            min(len(request.prompt) + request.sampling.max_new_tokens, config.max_positions) - 1
-        )  # the last is not read
-        if (wanted := self.pool.blocks_for(longest)) > self.pool.num_blocks:
-            raise ResourceError(
-                f"prompt and answer may need {wanted} cache blocks and the engine has {self.pool.num_blocks}; lower "
-                "max_new_tokens or give it more"
+    def _make_speculator(self, draft: LanguageModel | None) -> Speculator | None:
+        settings = self.settings
+        if (draft is not None) != (settings.speculation == "draft"):
+            raise UsageError(
+                f'speculation is "{settings.speculation}" and {"no" if draft is None else "a"} draft model was given; '
+                "give one where it is draft, and only there"
             )
+        if settings.speculation == "off":
+            return None
+        proposer = (
+            NgramProposer()
+            if draft is None
+            else DraftProposer(
+                draft, self.pool, vocab_size=self._model.config.vocab_size, step_tokens=settings.step_tokens
+            )
+        )
+        return Speculator(
+            proposer,
+            self.scheduler,
+            most=settings.max_guesses,
+            step_tokens=settings.step_tokens,
+            on_cpu=self._device.type == "cpu",
+        )
 
-    def _rows_that_draw(self, plan: Plan, reading: Reading) -> tuple[list[Row], Tensor]:
-        """Return the rows whose next token is due, and at which of the step's tokens its logits are."""
-        last = {
-            id(chunk.row): start + chunk.end - chunk.row.num_cached - 1
-            for chunk, start in zip(reading.chunks, reading.starts, strict=True)
-        }
-        drawing, places = list(plan.decoding), list(range(len(plan.decoding)))
+    def _read(self, plan: Plan, reading: Reading, *, every: bool) -> Tensor:
+        names = reading.adapters(plan) if self._adapter_digests else []
+        if not any(names):
+            return self._runner.read(reading, every=every)
+        self._adapters.route(names)
+        hidden_AD = self._runner.read(reading, every=every, by_modules=True)
+        self._adapters.route(())
+        return hidden_AD
+
+    def _rows_that_draw(self, plan: Plan) -> tuple[list[Row], Tensor | None]:
+        """Return the rows whose next token is due, and at which of the vectors read its logits are; None for one each.
+
+        A row with guesses comes once more for each, at once behind itself.
+        """
+        drawing = [row for row in plan.decoding for _ in range(1 + len(row.draft))]
+        places = list(range(len(drawing)))
+        place_of = {id(chunk.row): place for place, chunk in enumerate(plan.chunks, start=len(drawing))}
         for leader in self.scheduler.note_read(plan):
             begun, sources, targets = self.scheduler.fork(leader)
             if targets:
                 self._cache.copy(sources, targets)
             drawing += [leader, *begun]
-            places += [last[id(leader)]] * (1 + len(begun))
+            places += [place_of[id(leader)]] * (1 + len(begun))
+        if not plan.chunks:
+            return drawing, None
         return drawing, torch.tensor(places, dtype=torch.int64, device=self._device)
 
-    def _logits(self, hidden_BD: Tensor) -> Tensor:
-        logits_BV: Tensor = self._model.logits(hidden_BD) if self._head is None else self._head(hidden_BD)
-        return logits_BV
-
     def _draw(self, rows: Sequence[Row], logits_BV: Tensor) -> list[NewToken]:
-        logits_BV = logits_BV.to(torch.promote_types(logits_BV.dtype, torch.float32))
-        rules = collect_rules(
-            [(row.request.sampling, row.request.shaping) for row in rows], logits_BV.shape[1], self._device
-        )
-        uniform_B = torch.tensor([row.next_uniform for row in rows], device=self._device)
-        drawn = draw(logits_BV, self._shape(rows, logits_BV), uniform_B, rules)
-        tops: dict[int, list[tuple[int, float]]] = {}
-        if asked := [place for place, row in enumerate(rows) if row.request.top_logprobs]:
-            count = max(rows[place].request.top_logprobs for place in asked)
-            best = top_logprobs(logits_BV[asked], rules.temperature_B1[asked], count)
-            tops = {place: top[: rows[place].request.top_logprobs] for place, top in zip(asked, best, strict=True)}
-        columns = zip(rows, *(column.tolist() for column in drawn), strict=True)
-        return [
-            self._settle(row, token, logprob, sampled, tops.get(place, []))
-            for place, (row, token, logprob, sampled) in enumerate(columns)
-        ]
-
-    def _shape(self, rows: Sequence[Row], logits_BV: Tensor) -> Tensor:
-        """Return the logits after penalties, biases and masks; the same tensor where there are none."""
-        bent = [place for place, row in enumerate(rows) if row.seen_V is not None]
-        masked = [place for place, row in enumerate(rows) if row.mask is not None]
-        shaped_BV = logits_BV.clone() if bent or masked else logits_BV
-        if bent:
-            seen_AV = torch.stack([seen for place in bent if (seen := rows[place].seen_V) is not None])
-            count_AV = torch.stack([count for place in bent if (count := rows[place].count_V) is not None])
-            shaped_BV[bent] = bend(
-                logits_BV[bent], seen_AV, count_AV.to(logits_BV.dtype), [rows[place].request.shaping for place in bent]
-            )
-        if masked:
-            allowed_AV = torch.stack([mask for place in masked if (mask := rows[place].mask) is not None])
-            shaped_BV[masked] = shaped_BV[masked].where(allowed_AV.to(self._device), float("-inf"))
-        return shaped_BV
+        ahead = _count_repeats(rows)
+        drawn = self._drawer.draw(rows, ahead, logits_BV)
+        tops = self._drawer.tops(rows, logits_BV)
+        news: list[NewToken] = []
+        agrees = False
+        for row, guess, top, token, logprob, sampled in zip(
+            rows, ahead, tops, *(column.tolist() for column in drawn), strict=True
+        ):
+            if guess and not agrees:
+                continue  # drawn behind a wrong guess, or behind the end
+            news.append(self._settle(row, token, logprob, sampled, top))
+            agrees = news[-1].finish_reason is None and row.draft[guess : guess + 1] == [token]
+            if agrees:
+                self.scheduler.note_agreed(row)
+        return news
 
     def _settle(self, row: Row, token: int, logprob: float, sampled: float, top: list[tuple[int, float]]) -> NewToken:
         text, reason = row.push(token)
@@ -285,11 +383,22 @@ class ContinuousEngine:
 
     def _score_prompts(self, reading: Reading, hidden_ND: Tensor) -> None:
         """Compute the log-probabilities of prompts whose requests ask for them; before the step is accounted for."""
-        for (row, end), start in zip(reading.chunks, reading.starts, strict=True):
+        for (row, _, end), start in zip(reading.chunks, reading.starts, strict=True):
             if not row.needs_prompt_scores:
                 continue
-            target_T = torch.tensor(row.ids[row.num_cached + 1 : end + 1], device=self._device)
-            logits_TV = self._logits(hidden_ND[start : start + len(target_T)])
-            logprob_TV = logits_TV.to(torch.promote_types(logits_TV.dtype, torch.float32)).log_softmax(dim=-1)
+            targets = row.ids[row.num_cached + 1 : end + 1]
+            if not targets:  # the chunk is the prompt's last token alone
+                row.prompt_scores.append(([], []))
+                continue
+            target_T = torch.tensor(targets, device=self._device)
+            logprob_TV = self._runner.logits(hidden_ND[start : start + len(targets)]).log_softmax(dim=-1)
             tops = top_logprobs(logprob_TV, torch.ones_like(logprob_TV[:, :1]), row.request.top_logprobs)
             row.prompt_scores.append((logprob_TV.gather(-1, target_T.unsqueeze(-1)).squeeze(-1).tolist(), tops))
+
+
+def _count_repeats(rows: Sequence[Row]) -> list[int]:
+    """Return for each row how often it has come before; a row's places lie together."""
+    counts: list[int] = []
+    for place, row in enumerate(rows):
+        counts.append(counts[-1] + 1 if place and rows[place - 1] is row else 0)
+    return counts

@@ -148,7 +148,7 @@ def encode_text(tokenizer: Tokenizer, text: str, model: Writer) -> list[int]:
     return [*ids, mark] if isinstance(model, EncoderDecoder) else [mark, *ids]
 
 
-def _decoder(model: Writer) -> LanguageModel:
+def decoder_of(model: Writer) -> LanguageModel:
     """Return what writes the tokens."""
     return model.decoder if isinstance(model, EncoderDecoder) else model
 
@@ -158,7 +158,7 @@ def draw_uniforms(seeds: Sequence[int], count: int) -> Tensor:
     return torch.stack([torch.rand(count, generator=torch_generator(seed, "sample")) for seed in seeds])
 
 
-def _room(model: Writer, prompt: Sequence[int], new_tokens: int) -> int:
+def room_for(model: Writer, prompt: Sequence[int], new_tokens: int) -> int:
     """Return how many tokens an answer may have: those asked for, or what the model's context leaves."""
     if isinstance(model, LanguageModel):
         return min(new_tokens, model.config.max_positions - len(prompt))
@@ -171,7 +171,7 @@ def prefill(model: Writer, prompts: Sequence[Sequence[int]], new_tokens: int) ->
     distinct: dict[tuple[int, ...], int] = {}
     row_of = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
     batch = pad_left(list(distinct))
-    decoder = _decoder(model)
+    decoder = decoder_of(model)
     reference = decoder.head_weight
     tokens_BT, segments_BT = batch.tokens_BT.to(reference.device), batch.segments_BT.to(reference.device)
     inputs: Inputs = {"segments_BT": segments_BT}
@@ -204,10 +204,10 @@ def _generate_batch(
     seeds: Sequence[int],
     stop_ids: Collection[int],
 ) -> list[Completion]:
-    decoder = _decoder(model)
+    decoder = decoder_of(model)
     device, exact = decoder.head_weight.device, torch.promote_types(decoder.head_weight.dtype, torch.float32)
     num_rows = len(prompts)
-    limit_N = torch.tensor([_room(model, prompt, sampling.max_new_tokens) for prompt in prompts], device=device)
+    limit_N = torch.tensor([room_for(model, prompt, sampling.max_new_tokens) for prompt in prompts], device=device)
     steps = int(limit_N.max())
     uniform_NM = draw_uniforms(seeds, steps).to(device)
     is_stop_V = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)

@@ -67,6 +67,8 @@ class Request:
     """Whether the prompt's own log-probabilities are reported; the prompt is then read whole."""
     tenant: str = ""
     """Tenants take turns, and no prefix is shared between them."""
+    adapter: str | None = None
+    """Name of the engine's adapter that answers; None for the model alone."""
     remember: bool = True
     """Whether prefixes are looked up and left for others; False leaves no trace of the text in the cache."""
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sanbai.generation.request import EndReason, PromptLogprobs, Request, TopLogprobs
 from sanbai.generation.streaming import StopStrings
+from sanbai.model.paged_memory import Memory
 from sanbai.text.stream import TextStream
 
 
@@ -16,7 +17,15 @@ class Row:
     """An answer of a request. Waits, is read (prefill), is written (decode), and may be sent back to wait."""
 
     def __init__(
-        self, request: Request, *, number: int, answer: int, order: int, limit: int, uniforms: Sequence[float]
+        self,
+        request: Request,
+        *,
+        number: int,
+        answer: int,
+        order: int,
+        limit: int,
+        uniforms: Sequence[float],
+        start_token: int | None = None,
     ) -> None:
         """Begin before the prompt has been read.
 
@@ -27,11 +36,18 @@ class Row:
             order: rows that came later have a greater one.
             limit: tokens at most.
             uniforms: of its draws, as many as the limit.
+            start_token: what the answer begins behind where the prompt is an encoder's to read.
         """
         self.request, self.number, self.answer, self.order = request, number, answer, order
         self.limit, self.uniforms = limit, uniforms
-        self.ids = list(request.prompt)
-        """Prompt and answer."""
+        self.ids = list(request.prompt) if start_token is None else [start_token]
+        """Prompt and answer; what an encoder reads is none of them."""
+        self.memory: Memory | None = None
+        """What an encoder has read, from its beginning on; goes with the blocks."""
+        self.salt = ""
+        """Whose prefixes it may share: its tenant's, of its adapter."""
+        self.remembered = request.remember and start_token is None
+        """Whether its blocks may be found by texts that begin alike: not where they depend on what an encoder read."""
         self.num_prompt = len(self.ids)
         self.siblings: list[Row] = []
         """Answers to the same prompt, which join when it has been read."""
@@ -42,6 +58,8 @@ class Row:
         """Of its full blocks that have been entered, in the pool's chain."""
         self.lease = object()
         """Another one each time the blocks are; tells the window what it has copied."""
+        self.draft: list[int] = []
+        """Tokens that may come next, guessed for this step (`speculation.py`)."""
         self.mask: Tensor | None = None
         """Tokens allowed next, bool_V; None allows all."""
         self.seen_V: Tensor | None = None
@@ -57,10 +75,14 @@ class Row:
         """Tokens drawn."""
         return len(self.ids) - self.num_prompt
 
-    @property
-    def next_uniform(self) -> float:
-        """The number that decides the next draw; depends on seed and position alone."""
-        return self.uniforms[self.num_new]
+    def uniform(self, ahead: int) -> float:
+        """Return the number that decides the next draw, or one `ahead` of it; depends on seed and position alone."""
+        return self.uniforms[self.num_new + ahead]
+
+    def tokens(self, start: int, end: int) -> list[int]:
+        """Return known tokens and, behind them, guessed ones."""
+        known = len(self.ids)
+        return self.ids[start:end] + self.draft[max(0, start - known) : max(0, end - known)]
 
     @property
     def needs_prompt_scores(self) -> bool:

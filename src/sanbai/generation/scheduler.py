@@ -25,8 +25,14 @@ class Chunk(NamedTuple):
     """Tokens of one row that a step reads."""
 
     row: Row
+    start: int
     end: int
-    """It reads from `row.num_cached` up to here."""
+    """The first position that it does not read."""
+
+    @property
+    def length(self) -> int:
+        """Positions read."""
+        return self.end - self.start
 
 
 class Plan(NamedTuple):
@@ -36,6 +42,8 @@ class Plan(NamedTuple):
     """Read one token each, and draw one."""
     chunks: list[Chunk]
     """Those that are read to their end draw one too."""
+    drafts: list[Chunk]
+    """What is read beyond their token of some that decode: guesses, each of which may save a step."""
 
 
 class Scheduler:
@@ -73,20 +81,35 @@ class Scheduler:
             left = self._add_chunk(chunks, row, left)
         while left > 0 and not preempted and (begun := self._begin()) is not None:
             left = self._add_chunk(chunks, begun, left)
-        return Plan(list(self.decoding), chunks)
+        return Plan(list(self.decoding), chunks, [])
+
+    def reserve(self, row: Row, count: int) -> int:
+        """Give a decoding row room for up to `count` tokens behind its next; return for how many there is.
+
+        Nobody gives way for them.
+        """
+        room = self.pool.size * len(row.blocks) - row.num_cached - 1
+        wanted = self.pool.blocks_for(max(0, count - room))
+        row.blocks += self.pool.take(min(wanted, self.pool.num_available))
+        return min(count, self.pool.size * len(row.blocks) - row.num_cached - 1)
 
     def note_read(self, plan: Plan) -> list[Row]:
         """Count what a step has written as cached; return the rows whose prompts are now read whole."""
         for row in plan.decoding:
             row.num_cached += 1
             self._enter_full(row)
-        for row, end in plan.chunks:
+        for row, _, end in plan.chunks:
             row.num_cached = end
             self._enter_full(row)
-        done = [row for row, end in plan.chunks if end == len(row.ids)]
+        done = [row for row, _, end in plan.chunks if end == len(row.ids)]
         self.prefilling = [row for row in self.prefilling if row.num_cached < len(row.ids)]
         self.decoding += done
         return done
+
+    def note_agreed(self, row: Row) -> None:
+        """Count the last token as cached: it was read as a guess in the step that drew it."""
+        row.num_cached += 1
+        self._enter_full(row)
 
     def fork(self, leader: Row) -> tuple[list[Row], list[int], list[int]]:
         """Let a leader's siblings begin where it stands, as far as there is room; the others wait.
@@ -106,6 +129,7 @@ class Scheduler:
             self.pool.share(leader.blocks[:whole])
             row.blocks = leader.blocks[:whole] + copies[index : index + 1]
             row.num_cached, row.keys, row.lease = leader.num_cached, list(leader.keys), object()
+            row.memory = leader.memory
         self.decoding += begun
         for row in reversed(late):
             self.waiting.push_front(row, row.request.tenant)
@@ -148,9 +172,9 @@ class Scheduler:
         if row is None or len(self.decoding) + len(self.prefilling) >= self._max_rows:
             return None
         found: list[int] = []
-        if row.request.remember and not row.needs_prompt_scores:
+        if row.remembered and not row.needs_prompt_scores:
             # The last token is read in any case: its logits are wanted.
-            found = self.pool.find(row.ids[:-1], row.request.tenant)
+            found = self.pool.find(row.ids[:-1], row.salt)
         self.pool.share(found)
         wanted = self.pool.blocks_for(len(row.ids)) - len(found)
         if wanted > self.pool.num_available:
@@ -169,15 +193,15 @@ class Scheduler:
     def _add_chunk(chunks: list[Chunk], row: Row, left: int) -> int:
         end = min(len(row.ids), row.num_cached + left)
         if end > row.num_cached:
-            chunks.append(Chunk(row, end))
+            chunks.append(Chunk(row, row.num_cached, end))
         return left - (end - row.num_cached)
 
     def _enter_full(self, row: Row) -> None:
         """Make blocks that have become full findable."""
         size = self.pool.size
-        while row.request.remember and (len(row.keys) + 1) * size <= row.num_cached:
+        while row.remembered and (len(row.keys) + 1) * size <= row.num_cached:
             place = len(row.keys)
-            before = row.keys[-1] if row.keys else root_key(row.request.tenant)
+            before = row.keys[-1] if row.keys else root_key(row.salt)
             content = row.ids[place * size : (place + 1) * size]
             row.keys.append(self.pool.enter(row.blocks[place], before, content))
 
@@ -189,4 +213,4 @@ class Scheduler:
 
     def _release(self, row: Row) -> None:
         self.pool.release(row.blocks)
-        row.blocks, row.keys, row.num_cached, row.lease = [], [], 0, object()
+        row.blocks, row.keys, row.num_cached, row.lease, row.memory = [], [], 0, object(), None

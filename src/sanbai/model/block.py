@@ -121,19 +121,26 @@ class CrossAttention(nn.Module):
     def forward(self, x_BTD: Tensor, layer: int, shared: Pass) -> Tensor:
         """Mix in what the encoder saw; a cache keeps its keys and values."""
         q_BHTK = self.query(x_BTD).unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
-        memory = None if shared.cache is None else shared.cache.memory.get(layer)
-        if memory is None:
-            assert shared.memory_BMD is not None
-            kv_BPMK = self.key_value(shared.memory_BMD).unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
-            k_BGMK, v_BGMK = kv_BPMK.chunk(2, dim=1)
-            memory = k_BGMK, v_BGMK
-        if shared.cache is not None:
-            shared.cache.memory[layer] = memory
-        assert shared.memory_mask_B1TM is not None
         scaled = self.config.scaled_attention
-        mixed_BHTK = attention(q_BHTK, *memory, shared.memory_mask_B1TM, scaled=scaled, causal=False)
+        if shared.pages is not None:
+            mixed_BHTK = shared.pages.look_at_memory(layer, q_BHTK, scaled=scaled)
+        else:
+            memory = None if shared.cache is None else shared.cache.memory.get(layer)
+            if memory is None:
+                assert shared.memory_BMD is not None
+                memory = self.project(shared.memory_BMD)
+            if shared.cache is not None:
+                shared.cache.memory[layer] = memory
+            assert shared.memory_mask_B1TM is not None
+            mixed_BHTK = attention(q_BHTK, *memory, shared.memory_mask_B1TM, scaled=scaled, causal=False)
         out_BTD: Tensor = self.out(mixed_BHTK.transpose(1, 2).flatten(2))
         return out_BTD
+
+    def project(self, memory_BMD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return k_BGMK and v_BGMK of what an encoder saw."""
+        kv_BPMK = self.key_value(memory_BMD).unflatten(-1, (-1, self.config.head_width)).transpose(1, 2)
+        k_BGMK, v_BGMK = kv_BPMK.chunk(2, dim=1)
+        return k_BGMK, v_BGMK
 
 
 class FeedForward(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sanbai.model.block import Block
 from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
 from sanbai.model.experts import RouterReport
@@ -45,6 +46,13 @@ class EncoderDecoder(nn.Module):
         """Return memory_BMD of what is read; segment 0 is padding."""
         memory_BMD: Tensor = self.encoder(tokens_BM, segments_BT=segments_BM, reports=reports, generator=generator)
         return memory_BMD
+
+    def project(self, memory_BMD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what every layer looks at in an encoder's result, k_LBGMK and v_LBGMK."""
+        crosses = [block.cross for block in self.decoder.trunk.blocks if isinstance(block, Block) and block.cross]
+        layers = [crosses[layer % len(crosses)].project(memory_BMD) for layer in range(self.config.num_layers)]
+        k_LBGMK, v_LBGMK = (torch.stack(kept) for kept in zip(*layers, strict=True))
+        return k_LBGMK, v_LBGMK
 
     def forward(
         self,

@@ -25,6 +25,7 @@ from sanbai.foundation.errors import ModelError
 from sanbai.model.attention import attention
 from sanbai.model.config import Mask, ModelConfig
 from sanbai.model.mask import position_mask
+from sanbai.model.paged_memory import StepMemory
 from sanbai.model.relative import RelativeBias
 from sanbai.model.window import Window
 
@@ -43,38 +44,34 @@ class PagedCache:
     ) -> None:
         """Take room for `num_blocks` blocks of `block_size` positions."""
         self.num_layers, self.block_size = config.num_layers, block_size
-        shape = (config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_width)
-        self._keys = torch.zeros(shape, dtype=dtype, device=device)
-        self._values = torch.zeros(shape, dtype=dtype, device=device)
+        shape = (config.num_layers, num_blocks, block_size, 2 * config.num_kv_heads, config.head_width)
+        self._kept_LNPMK = torch.zeros(shape, dtype=dtype, device=device)  # a position's keys, then its values
 
-    def write(self, layer: int, slot_N: Tensor, k_NGK: Tensor, v_NGK: Tensor) -> None:
-        """Store one layer's keys and values; slot = block * block_size + place within the block."""
-        self._keys[layer].flatten(0, 1)[slot_N] = k_NGK
-        self._values[layer].flatten(0, 1)[slot_N] = v_NGK
+    def write(self, layer: int, slot_N: Tensor, kv_NMK: Tensor) -> None:
+        """Store one layer's keys and values, M = 2 G heads; slot = block * block_size + place within the block."""
+        self._kept_LNPMK[layer].flatten(0, 1)[slot_N] = kv_NMK.to(self._kept_LNPMK.dtype)
 
-    def write_all(self, slot_D: Tensor, k_LDGK: Tensor, v_LDGK: Tensor) -> None:
+    def write_all(self, slot_D: Tensor, kv_LDMK: Tensor) -> None:
         """Store keys and values of all layers at once."""
-        self._keys.flatten(1, 2)[:, slot_D] = k_LDGK
-        self._values.flatten(1, 2)[:, slot_D] = v_LDGK
+        self._kept_LNPMK.flatten(1, 2)[:, slot_D] = kv_LDMK.to(self._kept_LNPMK.dtype)
 
     def read(self, layer: int, block_RM: Tensor) -> tuple[Tensor, Tensor]:
         """Return k_RGSK and v_RGSK of tables padded to one length with any block."""
-        rows = block_RM.shape[0]
-        k_RSGK, v_RSGK = (
-            kept[layer].index_select(0, block_RM.flatten()).view(rows, -1, *kept.shape[-2:])
-            for kept in (self._keys, self._values)
-        )
-        return k_RSGK.transpose(1, 2), v_RSGK.transpose(1, 2)
+        found = self._kept_LNPMK[layer].index_select(0, block_RM.flatten())
+        k_RGSK, v_RGSK = found.view(len(block_RM), -1, *found.shape[2:]).transpose(1, 2).chunk(2, dim=1)
+        return k_RGSK, v_RGSK
+
+    def read_slots(self, slot_A: Tensor) -> Tensor:
+        """Return kv_LAMK of single positions, as `write` takes them."""
+        return self._kept_LNPMK.flatten(1, 2)[:, slot_A]
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole blocks in all layers."""
-        for kept in (self._keys, self._values):
-            kept[:, list(targets)] = kept[:, list(sources)]
+        self._kept_LNPMK[:, list(targets)] = self._kept_LNPMK[:, list(sources)]
 
     def clear(self) -> None:
         """Set everything to 0: what old weights left must not even be multiplied by 0 where it is not a number."""
-        self._keys.zero_()
-        self._values.zero_()
+        self._kept_LNPMK.zero_()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +86,14 @@ class Chunks:
     """Which of the step's N tokens each is; padding is any."""
     real_A: Tensor
     """The places, in R T, of what is no padding, in the order of the step's tokens."""
+
+    def pad(self, x_NHK: Tensor) -> Tensor:
+        """Return x_RHTK of the step's tokens."""
+        return x_NHK[self.token_RT].transpose(1, 2)
+
+    def unpad(self, x_RHTK: Tensor) -> Tensor:
+        """Return the tokens of these texts, x_AH1K, in the step's order."""
+        return x_RHTK.transpose(1, 2).flatten(0, 1)[self.real_A].unsqueeze(2)
 
 
 @dataclass(slots=True)
@@ -105,56 +110,106 @@ class Pages:
     position_D: Tensor
     """Of the texts that read one token."""
     chunks: Sequence[Chunks] = ()
+    memory: StepMemory | None = None
+    """What an encoder has read, for a model that follows one."""
+    drafted: bool = False
+    """Whether a chunk goes on behind a token of the D, which must then lie in the blocks in the same pass."""
     _place_A: Tensor = field(init=False)
-    _masks: dict[Mask, list[Tensor]] = field(default_factory=dict, init=False)
-    _new: list[tuple[Tensor, Tensor]] = field(default_factory=list, init=False)
+    _window_masks: dict[Mask, Tensor] = field(default_factory=dict, init=False)
+    _chunk_masks: dict[Mask, list[Tensor]] = field(default_factory=dict, init=False)
+    _new: list[Tensor] = field(default_factory=list, init=False)
 
     def prepare(self, config: ModelConfig, dtype: torch.dtype, relative_bias: RelativeBias | None) -> None:
-        """Compute the masks that the layers share: of the window first, where it is looked at, then of each chunk.
+        """Compute what the layers share: masks, and places in the window.
 
         Raises:
-            ModelError: the model looks ahead, follows an encoder, or lets tokens compete for experts over a batch.
+            ModelError: the model looks ahead, or lets tokens compete for experts over a batch.
         """
         check_pageable(config)
-        looks = [(chunk.position_RT, chunk.block_RM.shape[1] * self.cache.block_size) for chunk in self.chunks]
-        if len(self.position_D):
-            looks.insert(0, (self.position_D.unsqueeze(-1), self.window.num_positions))
+
+        def mask_of(kind: Mask, position_RT: Tensor, num_keys: int, dtype: torch.dtype) -> Tensor:
+            band_width = config.band_width if kind == "banded" else None
+            mask_R1TS = position_mask(position_RT, num_keys, dtype, band_width=band_width)
+            if relative_bias is None:
+                return mask_R1TS
+            ahead_RTS = torch.arange(num_keys, device=position_RT.device) - position_RT.unsqueeze(-1)
+            return mask_R1TS + relative_bias.of(ahead_RTS).permute(0, 3, 1, 2).to(dtype)
+
+        self._new.clear()
+        if self.num_decoding:
             self._place_A = self.window.places(self.position_D)
         for kind in dict.fromkeys(config.masks):
-            band_width = config.band_width if kind == "banded" else None
-            masks = [position_mask(at_RT, count, dtype, band_width=band_width) for at_RT, count in looks]
-            if relative_bias is not None:
-                key_S = torch.arange(max(count for _, count in looks), device=self.slot_N.device)
-                masks = [
-                    mask_R1TS + relative_bias.of(key_S[:count] - at_RT.unsqueeze(-1)).permute(0, 3, 1, 2).to(dtype)
-                    for mask_R1TS, (at_RT, count) in zip(masks, looks, strict=True)
-                ]
-            self._masks[kind] = masks
+            if self.num_decoding:
+                positions_D1, window = self.position_D.unsqueeze(-1), self.window
+                self._window_masks[kind] = mask_of(kind, positions_D1, window.num_positions, window.dtype)
+            self._chunk_masks[kind] = [
+                mask_of(kind, chunk.position_RT, chunk.block_RM.shape[1] * self.cache.block_size, dtype)
+                for chunk in self.chunks
+            ]
+
+    @property
+    def num_decoding(self) -> int:
+        """D."""
+        return self.position_D.shape[0]
+
+    def prepare_fused(self, config: ModelConfig, dtype: torch.dtype) -> dict[Mask, Tensor | None]:
+        """Compute the same for `fused_step.py`; return the window's masks as mask_ARC, A = D G and R = H / G."""
+        self.prepare(config, dtype, None)
+        D, G, R = self.num_decoding, config.num_kv_heads, config.num_heads // config.num_kv_heads
+        masks: dict[Mask, Tensor | None] = dict.fromkeys(config.masks)
+        for kind, mask_D11C in self._window_masks.items():
+            masks[kind] = mask_D11C.expand(D, G, R, mask_D11C.shape[-1]).flatten(0, 1)
+        return masks
 
     def attend(self, layer: int, q_NH1K: Tensor, k_NG1K: Tensor, v_NG1K: Tensor, *, kind: Mask, scaled: bool) -> Tensor:
         """Write one layer's new keys and values; return out_NH1K, each query's average of the values it may see."""
-        masks, parts, D = iter(self._masks[kind]), [], len(self.position_D)
-        if self.chunks:
-            self.cache.write(layer, self.slot_N[D:], k_NG1K[D:, :, 0], v_NG1K[D:, :, 0])
+        parts, D = [], self.num_decoding
+        q_NHK, kv_NMK = q_NH1K[:, :, 0], torch.cat((k_NG1K, v_NG1K), dim=1)[:, :, 0]
         if D:
-            self._new.append((k_NG1K[:D, :, 0], v_NG1K[:D, :, 0]))
-            k, v = self.window.write(layer, self._place_A, *self._new[-1])
-            parts.append(attention(q_NH1K[:D], k, v, next(masks), scaled=scaled))
-        for chunk in self.chunks:
-            q_RHTK = q_NH1K[:, :, 0][chunk.token_RT].transpose(1, 2)
-            mixed_RHTK = attention(q_RHTK, *self.cache.read(layer, chunk.block_RM), next(masks), scaled=scaled)
-            parts.append(mixed_RHTK.transpose(1, 2).flatten(0, 1)[chunk.real_A].unsqueeze(2))
+            k, v = self.write(layer, kv_NMK[:D])
+            mixed = attention(q_NH1K[:D].to(k.dtype), k, v, self._window_masks[kind], scaled=scaled)
+            parts.append(mixed.to(q_NH1K.dtype))
+        if self.chunks:
+            parts += self.attend_chunks(layer, q_NHK, kv_NMK, kind=kind, scaled=scaled)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def attend_chunks(self, layer: int, q_NHK: Tensor, kv_NMK: Tensor, *, kind: Mask, scaled: bool) -> list[Tensor]:
+        """Do the same for the tokens of the chunks alone; return the result's parts [.., H, 1, K]."""
+        first, parts = 0 if self.drafted else self.num_decoding, []
+        self.cache.write(layer, self.slot_N[first:], kv_NMK[first:])
+        for chunk, mask_R1TS in zip(self.chunks, self._chunk_masks[kind], strict=True):
+            k, v = self.cache.read(layer, chunk.block_RM)
+            parts.append(chunk.unpad(attention(chunk.pad(q_NHK).to(k.dtype), k, v, mask_R1TS, scaled=scaled)))
+        return [part.to(q_NHK.dtype) for part in parts]
+
+    def look_at_memory(self, layer: int, q_NH1K: Tensor, *, scaled: bool) -> Tensor:
+        """Return out_NH1K, each query's average over what an encoder has read for its text."""
+        assert self.memory is not None
+        parts, D = [], self.num_decoding
+        if D:
+            k, v, mask = self.memory.of_decoding(layer)
+            parts.append(attention(q_NH1K[:D], k, v, mask, scaled=scaled, causal=False))
+        for chunk, kept in zip(self.chunks, self.memory.chunks, strict=True):
+            k, v, mask = kept.of(layer)
+            q_RHTK = chunk.pad(q_NH1K[:, :, 0])
+            parts.append(chunk.unpad(attention(q_RHTK, k, v, mask, scaled=scaled, causal=False)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def write(self, layer: int, kv_DNK: Tensor) -> tuple[Tensor, Tensor]:
+        """Put one layer's new keys and values into the window, key heads first; return k_DGCK and v_DGCK, uncopied."""
+        self._new.append(kv_DNK)
+        return self.window.write(layer, self._place_A, kv_DNK)
 
     def store(self) -> None:
         """Copy what the window got into the blocks, once all layers are through: one write instead of one a layer."""
-        if self._new:
-            k_LDGK, v_LDGK = (torch.stack(layers) for layers in zip(*self._new, strict=True))
-            self.cache.write_all(self.slot_N[: len(self.position_D)], k_LDGK, v_LDGK)
+        if self._new and not self.drafted:
+            self.cache.write_all(self.slot_N[: self.num_decoding], torch.stack(self._new))
 
 
 def check_pageable(config: ModelConfig) -> None:
     """Refuse a model whose numbers cannot come from tokens read in any company.
+
+    One that follows an encoder wants `Pages.memory`.
 
     Raises:
         ModelError: one line saying why.
@@ -163,7 +218,6 @@ def check_pageable(config: ModelConfig) -> None:
     competing = config.sparse_layers != "none" and not experts.dropless and experts.capacity_over == "batch"
     for refused, why in (
         (config.bidirectional, "looks ahead, and so has no cache"),
-        (config.encoder_layers > 0, "follows an encoder, whose texts have no blocks yet"),
         (competing, 'lets a batch\'s tokens compete for its experts; set dropless, or capacity_over = "row"'),
     ):
         if refused:

@@ -116,7 +116,7 @@ class Transformer(nn.Module):
             positions_BT = positions_BT + self.prompt.num_positions
             prefix = self.prompt(self.read_vectors)
 
-        x_BTD = self._embed(self.token_embedding(tokens_BT), positions_BT, inputs)
+        x_BTD = self.embed(self.token_embedding(tokens_BT), positions_BT, inputs)
         shared = self._share(segments_BS, positions_BT, inputs, product_dtype(x_BTD), prefix)
         for layer in range(self.config.num_layers):
             x_BTD = self.blocks[layer % len(self.blocks)](x_BTD, layer, shared)
@@ -128,7 +128,7 @@ class Transformer(nn.Module):
     def read_vectors(self, vectors_1PE: Tensor) -> KeysAndValues:
         """Return the keys and values by layer that a text offers whose token embeddings are these."""
         positions_1P = torch.arange(vectors_1PE.shape[1], device=vectors_1PE.device).unsqueeze(0)
-        x_1PD = self._embed(vectors_1PE, positions_1P, {})
+        x_1PD = self.embed(vectors_1PE, positions_1P, {})
         shared = self._share(torch.ones_like(positions_1P), positions_1P, {}, product_dtype(x_1PD))
         kept: list[tuple[Tensor, Tensor]] = []
         shared = replace(shared, kept=kept)
@@ -136,7 +136,8 @@ class Transformer(nn.Module):
             x_1PD = self.blocks[layer % len(self.blocks)](x_1PD, layer, shared)
         return kept
 
-    def _embed(self, x_BTE: Tensor, positions_BT: Tensor, inputs: Inputs) -> Tensor:
+    def embed(self, x_BTE: Tensor, positions_BT: Tensor, inputs: Inputs) -> Tensor:
+        """Return x_BTD, what the first block reads, of token embeddings."""
         for embedding, ids_BT in (
             (self.type_embedding, inputs.get("types_BT")),
             (self.position_embedding, positions_BT),
@@ -211,13 +212,15 @@ class Transformer(nn.Module):
             raise ModelError(f"{num_new} positions given to a model of {self.config.max_positions}; shorten the input")
         if cache is not None and "full" in self.config.masks:
             raise ModelError("a cache was given to a model whose positions look ahead; give it the whole text at once")
-        if inputs.get("pages") is not None and self.prompt is not None:
+        pages = inputs.get("pages")
+        if pages is not None and self.prompt is not None:
             raise ModelError("learned positions before each text have no blocks yet; `generate` may serve this model")
         if inputs.get("branches_BT") is not None:
             by_place = self.config.positions == "relative" or "banded" in self.config.masks
             if by_place or inputs.get("positions_BT") is None:
                 raise ModelError("branches need explicit positions, and a model without relative biases or bands")
         given = inputs.get("memory_BMD") is not None or (cache is not None and cache.memory_segments_BM is not None)
+        given = given or (pages is not None and pages.memory is not None)
         if given != bool(self.config.encoder_layers):
             wanted = "an encoder's result" if self.config.encoder_layers else "none"
             raise ModelError(f"memory {'given' if given else 'missing'}; a model of this shape wants {wanted}")

@@ -56,6 +56,8 @@ class ServedModel:
     artifact: str
     model: LanguageModel
     tokenizer: Tokenizer
+    draft: LanguageModel | None = None
+    """Guesses for it."""
 
     @property
     def context(self) -> int:
@@ -182,8 +184,10 @@ class _ModelEngine:
                 max_rows=settings.max_running,
                 step_tokens=max(settings.step_tokens, settings.max_running + 1),
                 max_waiting=settings.max_running + settings.max_waiting,
+                speculation=settings.speculation,
             ),
             tokenizer=served_model.tokenizer,
+            draft=served_model.draft,
         )
 
     def take(self, work: _Work) -> None:
@@ -407,7 +411,20 @@ class Engine:
             artifact=artifact.name,
             model=decoding_copy(model, self._settings.precision),
             tokenizer=load_tokenizer(artifact),
+            draft=self._load_draft(model.config.vocab_size) if self._settings.speculation == "draft" else None,
         )
+
+    def _load_draft(self, vocab_size: int) -> LanguageModel:
+        artifact = self._workspace.load(find_model(self._store, self._settings.draft_model).artifact)
+        artifact.verify()
+        draft = load_language_model(artifact.path)
+        check_pageable(draft.config)
+        if draft.config.vocab_size != vocab_size:
+            raise ModelError(
+                f"serve.draft_model {self._settings.draft_model} has {draft.config.vocab_size} tokens and what serves "
+                f"{vocab_size}; name one of the same tokenizer"
+            )
+        return decoding_copy(draft, self._settings.precision)
 
     def _watch(self) -> None:
         while not self._closing.wait(POLL_SECONDS):

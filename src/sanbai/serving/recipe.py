@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from sanbai.foundation.recipe import RecipeSection
-from sanbai.generation.engine import Precision
+from sanbai.generation.continuous import DecodingPrecision, Speculation
 from sanbai.generation.sampling import Sampling
 
 
@@ -32,8 +32,15 @@ class ServeRecipe(RecipeSection):
     """Memory of the keys and values of prompts and answers; always enough for one whole context."""
     prefix_cache: bool = True
     """Whether what an account's earlier requests began with need not be read again."""
-    precision: Precision = "stored"
-    """`stored`: the weights as they were saved; `bfloat16`: a smaller and faster copy."""
+    precision: DecodingPrecision = "stored"
+    """`stored`: the weights as they were saved; `bfloat16`: a faster copy; `int8`, `int4`: one whose weights are
+    rounded to so many bits, faster still for a single answer at a time. docs/experiments.md says what rounding
+    loses."""
+    speculation: Speculation = "off"
+    """Whether tokens are guessed, so that a step may give an answer several: `ngram` from what the text repeats,
+    `draft` by the small model `draft_model`. Answers stay the same; it stops by itself where it does not pay."""
+    draft_model: str = Field(default="", max_length=255)
+    """Registered name of the small model, of the same vocabulary; of no effect but with `draft`."""
     max_active_per_account: int = Field(default=8, ge=1, le=10_000)
     """Chat answers that one account may have running or waiting."""
     max_choices: int = Field(default=16, ge=1, le=128)
