@@ -46,7 +46,8 @@ def test_a_replica_answers_programs_alone(site: Site) -> None:
         for path in ("/", "/sign-in", "/api/conversations", "/api/rounds"):
             assert client.get(path).status_code == 404
     assert all(
-        row.path.startswith(("/v1/", "/tok", "/detok", "/metrics", "/openapi.json", "/health", "/ready")) for row in REPLICA_TABLE
+        row.path.startswith(("/v1/", "/tok", "/detok", "/metrics", "/openapi.json", "/health", "/ready"))
+        for row in REPLICA_TABLE
     )
 
 
