@@ -105,7 +105,10 @@ def test_a_node_killed_under_load_loses_no_request(
     key = make_api_key(store, add_account(store, "anna", "user"), ("v1",))
     with loopback_server(create_replica(workspace, store, settings=SETTINGS)) as url:
         headers = {"Authorization": f"Bearer {key}"}
-        said = [httpx2.post(f"{url}/v1/completions", json=ask_for(number), headers=headers) for number in range(10)]
+        said = [
+            httpx2.post(f"{url}/v1/completions", json=ask_for(number), headers=headers, timeout=120)
+            for number in range(10)
+        ]
         expected = [one.json()["choices"][0]["text"] for one in said]
     wanted = Deployment(workspace.root, workspace.database_url, SETTINGS, replicas=2)
     with replicas(store, wanted, address=cluster.address) as (settings, gateways_key):
