@@ -89,7 +89,7 @@ def test_a_request_keeps_the_id_that_it_brings_in_answer_log_and_error(
     program = site.program()
     answer = program.get("/v1/models", headers={"x-request-id": "mine-1.a_B"})
     assert answer.headers["x-request-id"] == "mine-1.a_B"
-    assert "request id=mine-1.a_B method=GET route=/v1/models status=200" in caplog.text
+    assert re.search(r"request method=GET route=/v1/models status=200 milliseconds=\d+ id=mine-1.a_B\n", caplog.text)
     for bad in ("a b", "x" * 129, "", "a\tb"):
         made = program.get("/v1/models", headers={"x-request-id": bad}).headers["x-request-id"]
         assert re.fullmatch(r"req_[0-9a-f]{24}", made)
@@ -160,21 +160,20 @@ def test_a_client_that_reads_nothing_is_let_go(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "STALLED_SECONDS", 0.3)
-    with running_site(tmp_path, tokenizer, context=4096, max_choices=128, max_running=64, max_waiting=64) as made:
+    with running_site(tmp_path, tokenizer, context=1024) as made:
         key, engine = made.key(), made.app.state.house.engine
         body = json.dumps(
-            {"model": "sanbai", "messages": QUESTION, "n": 16, "max_tokens": 4000, "stream": True, "logprobs": True,
+            {"model": "sanbai", "messages": QUESTION, "n": 8, "max_tokens": 900, "stream": True, "logprobs": True,
              "top_logprobs": 20, "logit_bias": {str(id_): -100 for id_ in tokenizer.reserved.ends()}}
         ).encode()  # fmt: skip
         with connect(made) as deaf:
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.sendall(head(made, key, len(body)) + body)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while not engine.num_running and time.monotonic() < deadline:
                 time.sleep(0.01)
-            other = made.program().post(
-                "/v1/chat/completions", json={"model": "sanbai", "messages": QUESTION, "max_tokens": 5}
-            )
+            asked = {"model": "sanbai", "messages": QUESTION, "max_tokens": 5}
+            other = made.program().post("/v1/chat/completions", json=asked, timeout=120)
             assert other.status_code == 200
             while engine.num_running and time.monotonic() < deadline:
                 time.sleep(0.01)

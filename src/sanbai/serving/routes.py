@@ -172,12 +172,12 @@ async def dispatch(house: House, row: Row, request: Request) -> Response:
     except Exception as error:  # noqa: BLE001 - the one place where whatever went wrong becomes a 500 without its text
         response = problem_response(note_failure(error, request, route=row.path), request)
     log.info(
-        "request id=%s method=%s route=%s status=%d milliseconds=%.0f",
-        request_id_of(request.scope),
+        "request method=%s route=%s status=%d milliseconds=%.0f id=%s",
         row.method,
         row.path,
         response.status_code,
         1000 * (time.monotonic() - began),
+        request_id_of(request.scope),
     )
     return response
 
