@@ -248,18 +248,6 @@ class ContinuousEngine:
         self.speculator.see(plan, news, self.speculator.clock() - began)
         return news
 
-    def _read_and_draw(self, plan: Plan) -> list[NewToken]:
-        reading = self._arranger.prepare(plan)
-        scored = any(chunk.row.needs_prompt_scores for chunk in plan.chunks)
-        hidden_AD = self._read(plan, reading, every=scored)
-        if scored:
-            self._score_prompts(reading, hidden_AD)
-            hidden_AD = hidden_AD[reading.wanted_A]
-        drawing, places = self._rows_that_draw(plan)
-        if not drawing:
-            return []
-        return self._draw(drawing, self._runner.logits(hidden_AD if places is None else hidden_AD[places]))
-
     def add_adapter(self, name: str, adapter: LowRankAdapter) -> None:
         """Let requests name an adapter; those of several adapters, and of none, are answered in the same steps.
 
@@ -326,6 +314,18 @@ class ContinuousEngine:
             step_tokens=settings.step_tokens,
             on_cpu=self._device.type == "cpu",
         )
+
+    def _read_and_draw(self, plan: Plan) -> list[NewToken]:
+        reading = self._arranger.prepare(plan)
+        scored = any(chunk.row.needs_prompt_scores for chunk in plan.chunks)
+        hidden_AD = self._read(plan, reading, every=scored)
+        if scored:
+            self._score_prompts(reading, hidden_AD)
+            hidden_AD = hidden_AD[reading.wanted_A]
+        drawing, places = self._rows_that_draw(plan)
+        if not drawing:
+            return []
+        return self._draw(drawing, self._runner.logits(hidden_AD if places is None else hidden_AD[places]))
 
     def _read(self, plan: Plan, reading: Reading, *, every: bool) -> Tensor:
         names = reading.adapters(plan) if self._adapter_digests else []
