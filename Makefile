@@ -43,7 +43,7 @@ bench: setup ## measure speed; results are printed, never asserted
 	$(BIN)/python -m benchmarks
 
 bench-generation: setup ## measure generation beside transformers; some minutes on an idle machine
-	$(BIN)/python benchmarks/bench_generation.py $(ARGS)
+	$(BIN)/python -m benchmarks.bench_generation $(ARGS)
 
 browser: ## install Debian's Chromium for the browser tests where it is missing and can be had
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \

@@ -1,6 +1,6 @@
 """A Switch layer beside the dense layer it replaces and beside transformers' `SwitchTransformersSparseMLP`.
 
-    python benchmarks/bench_experts.py --threads 1 --repeats 7
+    python -m benchmarks.bench_experts --threads 1 --repeats 7
 
 Forward and backward of one layer, a fresh batch each time, nothing dropped on either side. Each layer lives in a
 process of its own, as in training, and the processes take turns, so that a busy machine slows all alike. Printed are

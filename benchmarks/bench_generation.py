@@ -9,7 +9,7 @@ random). Results are merged by case into `benchmarks/results/generation.json`.
 
 With `--device cuda` the same runs on an accelerator, on the wall clock: weights as stored, or bfloat16 unpacked.
 
-python benchmarks/bench_generation.py --repeats 5 --only decode
+python -m benchmarks.bench_generation --repeats 5 --only decode
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 import transformers
+from benchmarks.shapes import SHAPES
 
 from sanbai.foundation.device import describe_machine, tune_allocator
 from sanbai.foundation.seeds import torch_generator
@@ -36,23 +37,9 @@ from sanbai.generation.engine import Precision, generate
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.scoring import score
-from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 
-GPT2 = {
-    "feed_forward": "gelu_tanh", "norm": "layer", "norm_epsilon": 1e-5, "positions": "learned", "bias": True,
-}  # fmt: skip
-SHAPES = {
-    "12m": ModelConfig(
-        vocab_size=4096, num_layers=6, width=384, num_heads=6, num_kv_heads=6, head_width=64, feed_forward_width=1536,
-        max_positions=512, **GPT2,
-    ),
-    "124m": ModelConfig(
-        vocab_size=50257, num_layers=12, width=768, num_heads=12, num_kv_heads=12, head_width=64,
-        feed_forward_width=3072, max_positions=1024, **GPT2,
-    ),
-}  # fmt: skip
 NEW_TOKENS, PROMPT = 64, 32
 CASES = ("decode", "large", "prefix", "mixed")
 WANTED = {

@@ -1,6 +1,6 @@
 """How fast labels are taken: simulated labelers' answers, in batches, through the server's front door.
 
-    python benchmarks/bench_labels.py
+    python -m benchmarks.bench_labels
 
 Prints tasks a second; each batch of 100 answers with six ratings is one request and one commit forced to disk.
 """

@@ -1,6 +1,6 @@
 """Training step and decoding speed of a preset, in tokens a second; medians, beside transformers on request.
 
-python benchmarks/bench_model.py --threads 2
+python -m benchmarks.bench_model --threads 2
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Both get the same prompts and seeds and must return the same answers up to rounding; both split the work by the inputs
 alone, so that a run that is killed and resumed answers as before. Wall time, medians of interleaved repeats.
 
-python benchmarks/bench_rollouts.py --threads 2
+python -m benchmarks.bench_rollouts --threads 2
 """
 
 from __future__ import annotations
@@ -12,16 +12,12 @@ import argparse
 import json
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from bench_generation import SHAPES
+from benchmarks.shapes import SHAPES
 
 from sanbai.foundation.device import tune_allocator
 from sanbai.foundation.parallel import map_parts, use_threads

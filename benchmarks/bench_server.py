@@ -28,27 +28,14 @@ from typing import Any
 
 import torch
 from benchmarks.served import Served, import_folder, make_folder, make_tokenizer, put_into_service, running_server
+from benchmarks.shapes import SHAPES
 
 from sanbai.foundation.device import describe_machine, tune_allocator
 from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
-from sanbai.model.config import ModelConfig
 from sanbai.model.hugging_face import load_language_model
 
-GPT2: dict[str, Any] = {
-    "feed_forward": "gelu_tanh", "norm": "layer", "norm_epsilon": 1e-5, "positions": "learned", "bias": True,
-}  # fmt: skip
-SHAPES = {
-    "12m": ModelConfig(
-        vocab_size=4096, num_layers=6, width=384, num_heads=6, num_kv_heads=6, head_width=64, feed_forward_width=1536,
-        max_positions=1024, **GPT2,
-    ),
-    "124m": ModelConfig(
-        vocab_size=50257, num_layers=12, width=768, num_heads=12, num_kv_heads=12, head_width=64,
-        feed_forward_width=3072, max_positions=1024, **GPT2,
-    ),
-}  # fmt: skip
 STREAMS, PROMPT, NEW_TOKENS = 32, 32, 64
 LONG_PROMPT = 512
 SETTINGS: dict[str, object] = {"max_running": STREAMS, "max_waiting": STREAMS, "step_tokens": 2048}

@@ -9,7 +9,7 @@ Seconds are of process time.
 
 The draft model is a tenth of the other's size; in `repeats` it knows the circle, elsewhere it is as good as chance.
 
-python benchmarks/bench_speculation.py --rows 1 8
+python -m benchmarks.bench_speculation --rows 1 8
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
-from bench_generation import SHAPES, make_prompts
+from benchmarks.bench_generation import make_prompts
+from benchmarks.shapes import SHAPES
 
 from sanbai.foundation.device import tune_allocator
 from sanbai.foundation.seeds import torch_generator

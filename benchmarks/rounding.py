@@ -4,7 +4,7 @@ Every matrix that a token is multiplied by, the head among them, is rounded as `
 (`model/row_product.py`); sums are in float32, so that nothing but rounding differs. `bfloat16 throughout` is the copy
 that serves, all its sums and activations in bfloat16.
 
-python benchmarks/rounding.py WORKSPACE --documents 200
+python -m benchmarks.rounding WORKSPACE --documents 200
 """
 
 from __future__ import annotations
