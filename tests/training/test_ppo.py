@@ -21,10 +21,12 @@ from sanbai.generation.engine import Completion
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training import ppo
+from sanbai.training import ppo, practice
 from sanbai.training.gradients import Differentiated, differentiate, length
-from sanbai.training.optimizer import OptimizerRecipe
-from sanbai.training.ppo import PpoRecipe, add_policy_gradient, describe, minibatches, train_ppo, weigh
+from sanbai.training.learner import Learner, add_policy_gradient
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe
+from sanbai.training.ppo import PpoRecipe, describe, train_ppo, weigh
+from sanbai.training.practice import minibatches
 from sanbai.training.rollouts import Readings, Rollouts, Score
 from sanbai.training.rows import row_parts
 
@@ -285,10 +287,10 @@ def test_trap_21_one_optimizer_step_a_minibatch_and_the_stated_number_of_pretrai
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     steps, rows = [], []
-    step, parts_of = ppo.Optimizer.step, ppo.row_parts
-    monkeypatch.setattr(ppo.Optimizer, "step", lambda self, rate: steps.append(rate) or step(self, rate))
+    step, parts_of = Optimizer.step, practice.row_parts
+    monkeypatch.setattr(Optimizer, "step", lambda self, rate: steps.append(rate) or step(self, rate))
     monkeypatch.setattr(
-        ppo,
+        practice,
         "row_parts",
         lambda policy, batch, *rest, **named: (
             rows.append(len(batch.tokens_BT)) or parts_of(policy, batch, *rest, **named)
@@ -324,8 +326,10 @@ def test_trap_23_the_reference_never_moves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     players = []
-    gather = ppo.Players.gather
-    monkeypatch.setattr(ppo.Players, "gather", lambda *arguments: players.append(gather(*arguments)) or players[-1])
+    gather = Learner.gather
+    monkeypatch.setattr(
+        Learner, "gather", lambda *given, **named: players.append(gather(*given, **named)) or players[-1]
+    )
     start(open_stage(), compute, model, tokenizer, items)
     (seen,) = players
     assert_same_bits(dict(seen.reference.named_parameters()), dict(model.named_parameters()))

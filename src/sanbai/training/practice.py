@@ -1,0 +1,208 @@
+"""What every way of practising shares: prompts in turn, answers, pretraining rows beside them, and the second judge.
+
+Practice is learning from a reward model's scores of a policy's own answers. The ways differ in what they make of the
+scores (`ppo.py`, ...), and in nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import fsum
+from statistics import fmean
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from sanbai.data.packing import Cursor, Items, PackedBatches
+from sanbai.foundation.device import Compute
+from sanbai.foundation.parallel import map_parts
+from sanbai.foundation.recipe import RecipeSection
+from sanbai.foundation.seeds import derive_seed, numpy_generator
+from sanbai.generation.engine import decoding_precision, generate
+from sanbai.generation.sampling import Sampling
+from sanbai.model.heads import LanguageModel
+from sanbai.objectives.kl import kl_estimate
+from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.brake import Verdict
+from sanbai.training.checkpoint import Weights
+from sanbai.training.gradients import LossPart
+from sanbai.training.learner import Learner
+from sanbai.training.optimizer import OptimizerRecipe
+from sanbai.training.order import endless_order
+from sanbai.training.rollouts import Rollouts, Score, lay_out, response_logprobs
+from sanbai.training.rows import row_parts
+from sanbai.training.sequences import group_by_tokens
+
+
+class PracticeRecipe(RecipeSection):
+    """Fields that every way of practising has; defaults: InstructGPT's where it states them (appendix C.4)."""
+
+    num_iterations: int = Field(default=500, ge=1)
+    """Rounds of sampling and learning; 500 of 512 prompts are the paper's 256 thousand episodes."""
+    batch_prompts: int = Field(default=512, ge=1)
+    """Prompts answered in an iteration, one answer each."""
+    minibatch_prompts: int = Field(default=64, ge=1)
+    """Answers an optimizer step."""
+    num_epochs: int = Field(default=1, ge=1, le=100)
+    """Passes over an iteration's answers."""
+    micro_batch_tokens: int = Field(default=16_384, ge=1)
+    """Tokens computed at once. Changes memory and speed, not the mathematics; on a CPU 2,048 is fastest."""
+    max_new_tokens: int = Field(default=1024, ge=1)
+    """Longest answer."""
+    rollout_rows: int = Field(default=64, ge=1)
+    """Answers sampled at once. Changes memory and speed, and nothing else but rounding."""
+    temperature: float = Field(default=1.0, gt=0.0, le=10.0)
+    """The policy *is* softmax(logits / temperature), in sampling, in the ratio and in the KL."""
+    learning_rate: float = Field(default=8e-6, gt=0.0, le=1.0)
+    """The policy's; the paper prints only a sweep, and 8.05e-6 as the highest that was stable without ptx."""
+    warmup_iterations: int = Field(default=10, ge=0)
+    """Iterations over which both rates climb from a tenth."""
+    kl_coef: float = Field(default=0.02, ge=0.0)
+    """β: what a nat of KL a token costs in reward."""
+    clip: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Half-width of the ratio's trust interval."""
+    unfinished_penalty: float = Field(default=1.0, ge=0.0)
+    """Taken from the score of an answer that the limit cut off."""
+    ptx_coef: float = Field(default=27.8, ge=0.0)
+    """γ: weight of the pretraining loss (mean nats a token) beside the policy loss (mean a token). 0: plain PPO."""
+    ptx_ratio: float = Field(default=8.0, gt=0.0)
+    """Pretraining rows for each answer of a minibatch, rounded, at least one row."""
+    ptx_row_length: int = Field(default=2048, ge=2)
+    """Tokens of a pretraining row."""
+    ema_decay: float = Field(default=0.992, ge=0.0, lt=1.0)
+    """Memory of the averaged weights, an optimizer step."""
+    keep: Literal["average", "last"] = "average"
+    """Which weights the second judge reads and the stage keeps: the average, or the last step's."""
+    judge_iterations: int = Field(default=20, ge=1)
+    """Iterations between two readings of the second judge."""
+    patience: int = Field(default=5, ge=1)
+    """Readings without a better one before training stops."""
+    kl_budget: float = Field(default=20.0, gt=0.0)
+    """Nats a response, on the judge's prompts: weights beyond are not kept, and training stops."""
+    checkpoint_iterations: int = Field(default=10, ge=1)
+    """Iterations between two checkpoints."""
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    """The optimizer of every model that learns here."""
+
+
+def sample(
+    policy: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    recipe: PracticeRecipe,
+    compute: Compute,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+) -> Rollouts:
+    """Answer each prompt once, at the recipe's temperature and never warped.
+
+    Args:
+        policy: left as it is.
+        prompts: token ids.
+        recipe: temperature and limit.
+        compute: in bfloat16 the sampler's weights are cast too; the ratio's old log-probabilities are the trainer's all
+            the same, and the difference is in the log (`mismatch`).
+        tokenizer: knows what ends an answer.
+        seed: of this sampling; a row's draw depends on it and the row's number.
+    """
+    completions = generate(
+        policy,
+        prompts,
+        Sampling(temperature=recipe.temperature, max_new_tokens=recipe.max_new_tokens),
+        seeds=[derive_seed(seed, row) for row in range(len(prompts))],
+        stop_ids=tokenizer.reserved.ends(),
+        batch_size=recipe.rollout_rows,
+        precision=decoding_precision(compute),
+    )
+    return Rollouts(prompts, completions)
+
+
+def minibatches(lengths: Sequence[int], recipe: PracticeRecipe, *, seed: int) -> list[list[list[int]]]:
+    """Return one epoch's minibatches, each cut into groups that are computed together."""
+    order = numpy_generator(seed, "order").permutation(len(lengths)).tolist()
+    size = recipe.minibatch_prompts
+    members = [order[start : start + size] for start in range(0, len(order), size)]
+    return [
+        [
+            [minibatch[place] for place in group]
+            for group in group_by_tokens([lengths[index] for index in minibatch], max_tokens=recipe.micro_batch_tokens)
+        ]
+        for minibatch in members
+    ]
+
+
+def next_prompts(
+    prompts: Sequence[Sequence[int]], recipe: PracticeRecipe, step: int, *, seed: int
+) -> list[Sequence[int]]:
+    """Return an iteration's prompts: all of them in a shuffled order, then in another."""
+    order = endless_order(
+        len(prompts),
+        start=step * recipe.batch_prompts,
+        count=recipe.batch_prompts,
+        seed=seed,
+    )
+    return [prompts[index] for index in order]
+
+
+def open_documents(
+    items: Items, recipe: PracticeRecipe, tokenizer: Tokenizer, cursor: Cursor, *, seed: int
+) -> PackedBatches:
+    """Return the batches of pretraining rows that go with minibatches, from where `cursor` stands."""
+    return PackedBatches(
+        items,
+        row_length=recipe.ptx_row_length,
+        batch_rows=max(1, round(recipe.ptx_ratio * recipe.minibatch_prompts)),
+        seed=seed,
+        pad_id=tokenizer.reserved.pad,
+        cursor=cursor,
+    )
+
+
+def ptx_parts(
+    policy: LanguageModel, documents: PackedBatches, recipe: PracticeRecipe, compute: Compute
+) -> dict[str, list[LossPart]]:
+    """Return the parts of a minibatch's `ptx` loss, γ in it; none, and no row read, where γ is 0."""
+    if not recipe.ptx_coef:
+        return {}
+    rows = max(1, recipe.micro_batch_tokens // recipe.ptx_row_length)
+    return {"ptx": row_parts(policy, next(documents), compute, micro_batch_rows=rows, coefficient=recipe.ptx_coef)}
+
+
+def ask_judge(
+    step: int,
+    learner: Learner,
+    prompts: Sequence[Sequence[int]],
+    reward: Score,
+    judge: Score,
+    recipe: PracticeRecipe,
+    compute: Compute,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+) -> Verdict:
+    """Let the weights that would be kept answer the held-out prompts, always with the same draws, and score them."""
+    Weights(learner.candidate).load(learner.kept.tensors())
+    rollouts = sample(learner.candidate, prompts, recipe, compute, tokenizer, seed=seed)
+
+    @torch.no_grad()
+    def kl_of(group: Sequence[int]) -> float:
+        layout = lay_out(rollouts, group, context=learner.policy.config.max_positions, device=compute.device)
+        logprob_GR, reference_GR = (
+            response_logprobs(model, layout, temperature=recipe.temperature, compute=compute)
+            for model in (learner.candidate, learner.reference)
+        )
+        return kl_estimate(logprob_GR, reference_GR, estimator="k3").sum().item()
+
+    kl = fsum(map_parts(kl_of, group_by_tokens(rollouts.lengths, max_tokens=recipe.micro_batch_tokens)))
+    return Verdict(
+        step=step,
+        judge_reward=fmean(judge(rollouts.prompts, rollouts.responses)),
+        reward=fmean(reward(rollouts.prompts, rollouts.responses)),
+        kl=kl / len(prompts),
+    )
+
+
+def verdict_numbers(verdict: Verdict) -> dict[str, float]:
+    """Return a verdict as the log and the artifact name it."""
+    return {"judge_reward": verdict.judge_reward, "judged_reward": verdict.reward, "judged_kl": verdict.kl}
