@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: parity reference help quickstart setup test check fix check-long bench bench-generation browser clean
+.PHONY: evidence-alignment parity reference help quickstart setup test check fix check-long bench bench-generation browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,10 @@ bench: setup ## measure speed; results are printed, never asserted
 
 bench-generation: setup ## measure generation beside transformers; some minutes on an idle machine
 	$(BIN)/python -m benchmarks.bench_generation $(ARGS)
+
+evidence-alignment: setup ## measure what each stage of alignment brings and costs, three seeds; hours, resumable (ARGS="--seeds 1")
+	for table in alignment_tax over_optimisation recollected_rankings supervise_epochs length_liking hostile_labelers named_faults; do \
+		$(BIN)/sanbai lab run $$table $(ARGS) || exit 1; done
 
 browser: ## install Debian's Chromium for the browser tests where it is missing and can be had
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sanbai.cli.options import json_option, open_job, open_workspace, print_record, workspace_options
+
+if TYPE_CHECKING:
+    from sanbai.foundation.stage import Job
 
 
 @click.group(help="Reproduce published phenomena in small runs, each with a control.")
@@ -17,34 +21,52 @@ def command() -> None:
 @command.command("list")
 def list_phenomena() -> None:
     """Name every phenomenon and what it claims."""
-    from sanbai.lab.registry import PHENOMENA
+    from sanbai.lab.registry import KNOWN
 
-    for name, phenomenon in PHENOMENA.items():
-        click.echo(f"{name:<20} {phenomenon.claim}")
+    for name, phenomenon in KNOWN.items():
+        click.echo(f"{name:<22} {phenomenon.claim}")
 
 
 @command.command()
 @click.argument("name")
 @click.option("--seeds", type=click.IntRange(1, 100), default=None, help="Trials, seeds 1, 2, ...; as a rule 3.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=2, show_default=True, help="Of the CPU.")
+@click.option(
+    "--recipe", default="quickstart", show_default=True, help="Whose assistants are measured, where NAME is about them."
+)
 @workspace_options
 @json_option
-def run(name: str, seeds: int | None, threads: int, workspace: Path, database: str, *, as_json: bool) -> None:
+def run(
+    name: str, seeds: int | None, threads: int, recipe: str, workspace: Path, database: str, *, as_json: bool
+) -> None:
     """Measure NAME; lab/NAME.json and lab/NAME.svg of the workspace hold the result. A stopped run continues."""
-    from sanbai.foundation.device import Compute, apply_compute
-    from sanbai.foundation.errors import UnknownNameError
-    from sanbai.lab.registry import PHENOMENA
-    from sanbai.lab.trials import run_trials
-
-    if name not in PHENOMENA:
-        raise UnknownNameError(f"{name}: no such phenomenon; known: {', '.join(PHENOMENA)}")
-    compute = Compute(num_threads=threads)
-    apply_compute(compute)
+    trials = list(range(1, seeds + 1)) if seeds else None
     with open_job(open_workspace(workspace, database)) as job:
-        trials = range(1, seeds + 1) if seeds else None
-        record = run_trials(job, PHENOMENA[name], seeds=trials, compute=compute)
+        record = _measure(job, name, trials, threads, recipe)
     for figure, mean in record["means"].items():
         values = ", ".join(f"{trial[figure]:.3f}" for trial in record["trials"].values())
-        click.echo(f"{figure:<48} {mean:.3f} ± {record['spreads'][figure]:.3f}  ({values})")
+        click.echo(f"{figure:<60} {mean:.3f} ± {record['spreads'][figure]:.3f}  ({values})")
     if as_json:
         print_record(record)
+
+
+def _measure(job: Job, name: str, seeds: list[int] | None, threads: int, recipe: str) -> dict[str, Any]:
+    """Return the record of a phenomenon, whichever kind it is of."""
+    from sanbai.cli.recipes import find_recipe, read_recipe
+    from sanbai.foundation.device import Compute, apply_compute
+    from sanbai.foundation.errors import UnknownNameError
+    from sanbai.lab.assistants import open_assistants
+    from sanbai.lab.registry import EVIDENCE, KNOWN, PHENOMENA
+    from sanbai.lab.trials import measure_seeds, run_trials
+
+    if name not in KNOWN:
+        raise UnknownNameError(f"{name}: no such phenomenon; known: {', '.join(KNOWN)}")
+    if name in PHENOMENA:
+        compute = Compute(num_threads=threads)
+        apply_compute(compute)
+        return run_trials(job, PHENOMENA[name], seeds=seeds, compute=compute)
+    resolved, _ = read_recipe(find_recipe(recipe))
+    resolved = resolved.model_copy(update={"compute": resolved.compute.model_copy(update={"num_threads": threads})})
+    apply_compute(resolved.compute)
+    setting = resolved.model_dump(mode="json", exclude={"seed": True, "compute": {"num_threads"}})
+    return measure_seeds(job, EVIDENCE[name], open_assistants(job, resolved), setting=setting, seeds=seeds)

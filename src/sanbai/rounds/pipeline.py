@@ -360,18 +360,18 @@ class Pipeline:
         self,
         models: Mapping[str, Artifact],
         shards: Artifact,
-        reward: Artifact,
-        rankings: Sequence[Ranking],
+        reward: Artifact | None = None,
+        rankings: Sequence[Ranking] = (),
         *,
         round: int,  # noqa: A002
     ) -> Artifact:
-        """Evaluate models side by side on held-out prompts and text, and the reward model on held-out labelers.
+        """Evaluate models side by side on held-out prompts and text, and a reward model on held-out labelers.
 
         Args:
             models: name -> artifact, in the order of their making; a base model is asked by transcript, it knows no
                 roles.
             shards: their validation split is read.
-            reward: the round's reward model.
+            reward: the round's reward model; none leaves its figures out.
             rankings: of held-out labelers.
             round: whose prompts are asked.
         """
@@ -381,11 +381,13 @@ class Pipeline:
         if not isinstance(material, WorldMaterial):
             raise UsageError('only material = "world" has a program that judges; `sanbai run start` reports on files')
 
+        made = {**models, **({"reward": reward} if reward else {})}
+
         def build(stage: Stage) -> Mapping[str, Any]:
-            tokenizer = load_tokenizer(reward)
+            tokenizer = load_tokenizer(next(reversed(made.values())))
             context = Context(
-                reward_model=self._judge_reward_model(material, reward, tokenizer, rankings),
-                series=self._series({**models, "reward": reward}),
+                reward_model=self._judge_reward_model(material, reward, tokenizer, rankings) if reward else {},
+                series=self._series(made),
                 seconds={name: float(artifact.manifest["seconds"]) for name, artifact in models.items()},
                 facts={"material": "the tiny world", "seed": str(self.recipe.seed)},
             )
@@ -410,7 +412,7 @@ class Pipeline:
             "evaluate",
             "evaluation",
             self._source_sections("evaluate", "label", "compute"),
-            {**models, "shards": shards, "reward": reward},
+            {**made, "shards": shards},
             STEPS_A_MODEL * len(models) + 1,
             build,
             inputs={"round": str(round), "rankings": _digest(rankings)},
