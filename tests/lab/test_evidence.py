@@ -27,9 +27,12 @@ SMOKE = Path(__file__).parent.parent / "cli" / "smoke.toml"
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     values = read_toml(SMOKE)
-    values["supervise"]["num_epochs"] = 0.5
-    values["pretrain"]["num_steps"] = 10
-    values["evaluate"] |= {"num_prompts": 24, "num_documents": 4}
+    values |= {"num_demonstrations": 64}
+    values["pretrain"]["num_steps"] = 4
+    values["world"]["document_bytes"] = 200_000
+    values["label"] |= {"num_prompts": 12, "num_heldout_prompts": 6}
+    values["ppo"] |= {"num_iterations": 1, "batch_prompts": 8}
+    values["evaluate"] |= {"num_prompts": 12, "num_documents": 4}
     return validate_recipe(Recipe, values, source=str(SMOKE))
 
 
@@ -136,7 +139,7 @@ def test_perfect_answers_show_no_fault_and_faulty_ones_do(
 
 
 def test_an_answer_changes_with_the_phrasing_only_if_it_is_right_once_and_wrong_once(assistants: Assistants) -> None:
-    phrased = named_faults.phrased_questions(assistants)[:3]
+    phrased = named_faults.phrased_questions(assistants)
     assert {len(same) for same in phrased} == {10}
     assert all(len({prompt.id for prompt in same}) == 10 for same in phrased)
 
@@ -147,4 +150,4 @@ def test_an_answer_changes_with_the_phrasing_only_if_it_is_right_once_and_wrong_
     rows = [Row(prompt.id, float(number == 0)) for number, same in enumerate(phrased) for prompt in same]
     assert named_faults.changing(phrased, rows) == 0.0  # type: ignore[arg-type]
     rows[-1].helpful = 1.0
-    assert named_faults.changing(phrased, rows) == pytest.approx(1 / 3)  # type: ignore[arg-type]
+    assert named_faults.changing(phrased, rows) == pytest.approx(1 / len(phrased))  # type: ignore[arg-type]
