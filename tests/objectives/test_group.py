@@ -77,28 +77,19 @@ def test_trap_19_one_answer_that_differs_and_rewards_that_hardly_do_stay_small()
     assert rounding.abs().max() < 0.01
 
 
-def slow_weight(length: int, lengths: list[int], normalization: Normalization, constant: float) -> float:
-    match normalization:
-        case "response":
-            return 1 / len(lengths) / length
-        case "token":
-            return 1 / sum(lengths)
-        case "constant":
-            return 1 / len(lengths) / constant
-
-
-@pytest.mark.parametrize("normalization", ["response", "token", "constant"])
+@pytest.mark.parametrize("normalization", ["response", "token", "constant", "sum"])
 def test_a_loss_in_weights_is_the_mean_that_its_name_says(normalization: Normalization) -> None:
     lengths = [5, 1, 3]
     loss_NR = torch.rand(3, 5, generator=torch.Generator().manual_seed(0))
     mask_NR = (torch.arange(5) < torch.tensor(lengths)[:, None]).float()
-    weight_N = response_weights(torch.tensor(lengths), normalization=normalization, constant=8)
+    weight_N = response_weights(torch.tensor(lengths), normalization=normalization, longest=8)
     found = (weight_N[:, None] * loss_NR * mask_NR).sum().item()
     rows = [row[:length] for row, length in zip(loss_NR.tolist(), lengths, strict=True)]
     expected = {
         "response": fmean(fmean(row) for row in rows),
         "token": fmean(loss for row in rows for loss in row),
         "constant": fmean(sum(row) / 8 for row in rows),
+        "sum": fmean(sum(row) for row in rows),
     }
     assert found == pytest.approx(expected[normalization], rel=1e-5)
 
@@ -106,10 +97,10 @@ def test_a_loss_in_weights_is_the_mean_that_its_name_says(normalization: Normali
 def test_per_response_a_long_answer_moves_each_of_its_tokens_less_for_the_same_reward() -> None:
     """GRPO's length bias as its formula says it: by the ratio of the lengths."""
     length_N = torch.tensor([2, 10])
-    by_response = response_weights(length_N, normalization="response", constant=10)
+    by_response = response_weights(length_N, normalization="response", longest=10)
     assert (by_response[0] / by_response[1]).item() == pytest.approx(5.0)
-    for normalization in ("token", "constant"):
-        weight_N = response_weights(length_N, normalization=normalization, constant=10)
+    for normalization in ("token", "constant", "sum"):
+        weight_N = response_weights(length_N, normalization=normalization, longest=10)
         assert weight_N[0] == weight_N[1]
 
 
@@ -166,14 +157,14 @@ class TinyPolicy:
         return self.gradient((self.logprobs().sum(1).exp() * self.reward_S).sum())
 
 
-def expected_step(policy: TinyPolicy, kind: Advantage, normalization: Normalization, constant: float) -> Tensor:
+def expected_step(policy: TinyPolicy, kind: Advantage, normalization: Normalization) -> Tensor:
     """Return the mean, over all groups of three answers that the policy can give, of what the loss moves along."""
     group_GK = torch.cartesian_prod(*[torch.arange(len(policy.answers))] * 3)
     logprob_SR = policy.logprobs()
     chance_G = logprob_SR.sum(1).exp().detach()[group_GK].prod(1)
     advantage_GK = group_advantages(policy.reward_S[group_GK], kind=kind)
     weight_of = {
-        lengths: response_weights(torch.tensor(lengths), normalization=normalization, constant=constant).double()
+        lengths: response_weights(torch.tensor(lengths), normalization=normalization, longest=3).double()
         for lengths in itertools.product((1, 2, 3), repeat=3)
     }
     weight_GK = torch.stack([weight_of[lengths] for lengths in map(tuple, policy.length_S[group_GK].tolist())])
@@ -192,12 +183,12 @@ def policy() -> TinyPolicy:
 
 
 def test_rloos_expected_step_is_the_gradient_of_the_expected_reward(policy: TinyPolicy) -> None:
-    found = expected_step(policy, "rloo", "constant", 1)
+    found = expected_step(policy, "rloo", "sum")
     torch.testing.assert_close(found, policy.exact(), rtol=1e-6, atol=1e-8)
 
 
 def test_dr_grpos_expected_step_is_the_gradient_but_for_two_constants(policy: TinyPolicy) -> None:
-    found = expected_step(policy, "dr_grpo", "constant", 3)
+    found = expected_step(policy, "dr_grpo", "constant")
     torch.testing.assert_close(found, policy.exact() * (2 / 3) / 3, rtol=1e-6, atol=1e-8)
 
 
@@ -214,22 +205,22 @@ def test_grpos_expected_step_has_the_biases_of_its_formula_and_another_direction
         for answer in group:
             push[answer] += chance * (rewards[answer] - mean) / (deviation + 1e-4) / 3 / lengths[answer]
     by_formula = policy.gradient((policy.logprobs().sum(1) * torch.tensor(push)).sum())
-    found = expected_step(policy, "grpo", "response", 1)
+    found = expected_step(policy, "grpo", "response")
     torch.testing.assert_close(found, by_formula, rtol=1e-6, atol=1e-8)
 
     def cosine(first: Tensor, second: Tensor) -> float:
         return torch.cosine_similarity(first.flatten(), second.flatten(), dim=0).item()
 
     assert cosine(found, policy.exact()) < 0.98
-    assert cosine(expected_step(policy, "dr_grpo", "response", 1), policy.exact()) < 0.99  # the length's alone
-    assert cosine(expected_step(policy, "grpo", "constant", 1), policy.exact()) < 0.9999  # the deviation's alone
+    assert cosine(expected_step(policy, "dr_grpo", "response"), policy.exact()) < 0.99  # the length's alone
+    assert cosine(expected_step(policy, "grpo", "constant"), policy.exact()) < 0.9999  # the deviation's alone
 
 
 def test_the_clipped_loss_of_weighted_advantages_moves_as_reinforce_does_while_the_ratio_is_one(
     policy: TinyPolicy,
 ) -> None:
     """A weight above 0 may go into the advantage: min(r w A, clip(r) w A) = w min(r A, clip(r) A)."""
-    weight_S = response_weights(policy.length_S, normalization="response", constant=1)
+    weight_S = response_weights(policy.length_S, normalization="response", longest=1)
     advantage_S1 = ((policy.reward_S - policy.reward_S.mean()) * weight_S)[:, None]
     logprob_SR, again_SR = policy.logprobs(), policy.logprobs()
     clipped = clipped_policy_loss(again_SR, logprob_SR.detach(), advantage_S1, policy.mask_SR, clip=0.2, denominator=1)

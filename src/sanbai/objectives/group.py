@@ -26,7 +26,7 @@ from sanbai.objectives.masked import masked_sum
 #: Which of the three formulas of the module's docstring.
 Advantage = Literal["grpo", "dr_grpo", "rloo"]
 #: What the loss of a response's tokens is divided by: see `response_weights`.
-Normalization = Literal["response", "token", "constant"]
+Normalization = Literal["response", "token", "constant", "sum"]
 
 
 def group_advantages(reward_PK: Tensor, *, kind: Advantage, epsilon: float = 1e-4) -> Tensor:
@@ -56,20 +56,21 @@ def group_advantages(reward_PK: Tensor, *, kind: Advantage, epsilon: float = 1e-
     return advantage_PK.to(reward_PK.dtype)
 
 
-def response_weights(length_N: Tensor, *, normalization: Normalization, constant: float) -> Tensor:
+def response_weights(length_N: Tensor, *, normalization: Normalization, longest: int) -> Tensor:
     """Return weight_N, what each token of a response counts in the loss of these N responses.
 
         response  1 / (N · length_n)     the mean over responses of their tokens' mean: GRPO's
         token     1 / Σ_n length_n       the mean over all tokens: DAPO's (Yu et al. 2025, arXiv:2503.14476)
-        constant  1 / (N · constant)     a sum over tokens, scaled alike for all: Dr. GRPO's, and RLOO's with 1
+        constant  1 / (N · longest)      a sum over tokens, scaled alike for all: Dr. GRPO's
+        sum       1 / N                  the mean over responses of their tokens' sum: RLOO's
 
-    Only the last keeps the policy gradient's direction; the first makes an answer's push on a token smaller the longer
-    it is, and the second gives a batch with long answers less of a push for each.
+    The last two keep the policy gradient's direction. The first makes an answer's push on a token smaller the longer it
+    is, and the second every answer's in a batch with long ones.
 
     Args:
         length_N: tokens of each response of the minibatch, at least 1.
         normalization: which.
-        constant: of `constant`: the longest answer allowed, or 1 for the sum itself.
+        longest: tokens of the longest answer allowed, for `constant`.
     """
     match normalization:
         case "response":
@@ -77,7 +78,9 @@ def response_weights(length_N: Tensor, *, normalization: Normalization, constant
         case "token":
             return (1 / length_N.sum().float()).expand(len(length_N))
         case "constant":
-            return torch.full_like(length_N, 1 / (len(length_N) * constant), dtype=torch.float32)
+            return torch.full_like(length_N, 1 / (len(length_N) * longest), dtype=torch.float32)
+        case "sum":
+            return torch.full_like(length_N, 1 / len(length_N), dtype=torch.float32)
 
 
 def reinforce_loss(logprob_NR: Tensor, advantage_NR: Tensor, mask_NR: Tensor) -> Tensor:

@@ -39,7 +39,6 @@ from sanbai.objectives.ppo import (
     explained_variance,
 )
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.brake import Brake
 from sanbai.training.checkpoint import Checkpoints, Saved, Weights, cursor_in
 from sanbai.training.gradients import Differentiated, LossPart, add_gradient, differentiate
 from sanbai.training.learner import Learner
@@ -115,15 +114,20 @@ def train_ppo(
     Raises:
         Interrupted: asked to stop; the state is saved.
     """
-    learner = Learner.gather(
-        policy.to(compute.device),
-        recipe.optimizer,
-        ema_decay=recipe.ema_decay,
-        keeps_average=recipe.keep == "average",
+    watch = Watch.open(
+        stage,
+        recipe,
+        compute,
+        policy=policy,
+        tokenizer=tokenizer,
+        reward=reward,
+        judge=judge,
+        prompts=judge_prompts,
+        seed=derive_seed(stage.seed, "ppo", "judge"),
     )
+    learner = watch.learner
     critic = Critic(value.to(compute.device), Optimizer(value, recipe.optimizer))
-    brake = Brake(patience=recipe.patience, kl_budget=recipe.kl_budget)
-    checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **learner.saved(), **critic.saved(), brake=brake)
+    checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **watch.saved(), **critic.saved())
     step, state = checkpoints.resume()
     documents = open_documents(
         pretraining,
@@ -134,21 +138,9 @@ def train_ppo(
     )
     plan_seed = derive_seed(stage.seed, "ppo", "minibatches")
 
-    watch = Watch(
-        stage,
-        recipe,
-        compute,
-        learner,
-        brake,
-        tokenizer,
-        reward,
-        judge,
-        judge_prompts,
-        seed=derive_seed(stage.seed, "ppo", "judge"),
-    )
     if step == 0:
         watch.consult(step)
-    while step < recipe.num_iterations and not brake.stop_reason:
+    while watch.goes_on(step):
         batch = next_prompts(prompts, recipe, step, seed=derive_seed(stage.seed, "ppo", "prompts"))
         rollout_seed = derive_seed(stage.seed, "ppo", "rollout", step)
         rollouts = sample(learner.policy, batch, recipe, compute, tokenizer, seed=rollout_seed)

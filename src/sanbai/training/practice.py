@@ -30,7 +30,7 @@ from sanbai.objectives.kl import kl_estimate
 from sanbai.objectives.masked import masked_mean, masked_sum
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.brake import Brake, Verdict
-from sanbai.training.checkpoint import Weights
+from sanbai.training.checkpoint import Saved, Weights
 from sanbai.training.gradients import LossPart
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import OptimizerRecipe
@@ -223,6 +223,38 @@ class Watch:
     judge: Score
     prompts: Sequence[Sequence[int]]
     seed: int
+
+    @classmethod
+    def open(
+        cls,
+        stage: Stage,
+        recipe: PracticeRecipe,
+        compute: Compute,
+        *,
+        policy: LanguageModel,
+        tokenizer: Tokenizer,
+        reward: Score,
+        judge: Score,
+        prompts: Sequence[Sequence[int]],
+        seed: int,
+    ) -> Watch:
+        """Gather a policy's learner, with a brake that has seen nothing yet."""
+        learner = Learner.gather(
+            policy.to(compute.device),
+            recipe.optimizer,
+            ema_decay=recipe.ema_decay,
+            keeps_average=recipe.keep == "average",
+        )
+        brake = Brake(patience=recipe.patience, kl_budget=recipe.kl_budget)
+        return cls(stage, recipe, compute, learner, brake, tokenizer, reward, judge, prompts, seed)
+
+    def saved(self) -> dict[str, Saved]:
+        """Return the parts that change, by name."""
+        return {**self.learner.saved(), "brake": self.brake}
+
+    def goes_on(self, step: int) -> bool:
+        """Return whether there is another iteration after `step` of them."""
+        return step < self.recipe.num_iterations and not self.brake.stop_reason
 
     def consult(self, step: int) -> None:
         """Show the brake what the judge says after `step` iterations, and log it."""
