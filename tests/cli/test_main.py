@@ -52,6 +52,7 @@ def test_every_command_has_help(name: str) -> None:
         (("train", "pretrain", "quickstart", "--data", "/"), 2, "reads no files; leave it out"),
         (("train", "distill", "quickstart"), 2, "quickstart: the teacher of [distill] wants experts"),
         (("train", "group", "quickstart"), 2, "no reward model: rankings of the tiny world come from a round"),
+        (("train", "expert-iteration", "quickstart"), 2, "or name models with --reward and --judge"),
         (("train", "supervise", "quickstart", "--judge", "a"), 2, "--reward and --judge are for group"),
         (("run", "start", "elsewhere/quickstart"), 2, "elsewhere/quickstart: no such recipe"),
         (("run", "show", "nothing"), 2, "nothing: 0 runs begin so"),

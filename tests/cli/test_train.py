@@ -12,8 +12,19 @@ import pytest
 from tests.rounds.test_practice import RECIPE, write_files
 
 PROGRAM = str(Path(sys.executable).parent / "sanbai")
-GROUP = """
+PRACTICE = """
 [group]
+num_iterations = 2
+batch_prompts = 4
+minibatch_prompts = 4
+num_answers = 3
+max_new_tokens = 8
+ptx_ratio = 0.2
+ptx_row_length = 32
+ptx_coef = 1.0
+judge_iterations = 1
+
+[expert_iteration]
 num_iterations = 2
 batch_prompts = 4
 minibatch_prompts = 4
@@ -31,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files, a recipe on them, and the workspace that the tests share."""
     folder = tmp_path_factory.mktemp("files")
     write_files(folder)
-    (folder / "own.toml").write_text(RECIPE + GROUP)
+    (folder / "own.toml").write_text(RECIPE + PRACTICE)
     return folder
 
 
@@ -48,8 +59,9 @@ def manifest(folder: Path, artifact: str) -> dict[str, Any]:
     return parsed
 
 
-def test_a_group_method_practises_against_judges_of_the_files_comparisons(folder: Path) -> None:
-    code, out, talk = train(folder, "group", "--json")
+@pytest.mark.parametrize("stage", ["group", "expert-iteration"])
+def test_a_policy_practises_against_judges_of_the_files_comparisons(folder: Path, stage: str) -> None:
+    code, out, talk = train(folder, stage, "--json")
     assert code == 0, talk
     made = json.loads(out.splitlines()[-1])
     assert made["metrics"]["iterations"] == 2
@@ -59,7 +71,7 @@ def test_a_group_method_practises_against_judges_of_the_files_comparisons(folder
 
 
 def test_answers_longer_than_the_reward_model_reads_are_refused_before_any_work(folder: Path) -> None:
-    (folder / "long.toml").write_text(RECIPE + GROUP.replace("max_new_tokens = 8", "max_new_tokens = 80"))
+    (folder / "long.toml").write_text(RECIPE + PRACTICE.replace("max_new_tokens = 8", "max_new_tokens = 80", 1))
     code, _, talk = train(folder, "group", recipe="long.toml")
     assert code == 2
     assert "group.max_new_tokens 80 exceeds reward.max_response_tokens 24" in talk.splitlines()[-1]

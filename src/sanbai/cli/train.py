@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -32,9 +32,13 @@ KINDS: dict[str, ModelKind] = {
     "classify": "supervised",
     "distill": "base",
     "group": "policy",
+    "expert-iteration": "policy",
 }
-#: Stages that practise: they start from a policy and need a reward model and a second judge.
-PRACTICE = {"group"}
+#: Stages that practise, and their sections: they start from a policy and need a reward model and a second judge.
+PRACTICE: dict[str, Literal["group", "expert_iteration"]] = {
+    "group": "group",
+    "expert-iteration": "expert_iteration",
+}
 
 
 @click.command(help="Run one training stage of a recipe and what it needs.")
@@ -75,7 +79,7 @@ def command(
     if start and stage == "pretrain":
         raise click.UsageError("--start is for later stages: pretraining begins from random weights")
     if (reward or judge) and stage not in PRACTICE:
-        raise click.UsageError(f"--reward and --judge are for {', '.join(sorted(PRACTICE))}; leave them out")
+        raise click.UsageError(f"--reward and --judge are for {', '.join(PRACTICE)}; leave them out")
     resolved, _ = read_recipe(find_recipe(recipe), seed=seed)
     if stage == "classify" and (problem := classify_misfit(resolved.classify, resolved.model, resolved.adapter)):
         raise RecipeError(f"{recipe}: {problem}")
@@ -134,10 +138,11 @@ def check_practice(recipe: Recipe, stage: str, judges: Judges | None) -> None:
         )
     if judges is None and not recipe.files.preferences:
         raise RecipeError("files.preferences names none, and practice wants them; or give --reward and --judge")
-    longest, read = getattr(recipe, stage).max_new_tokens, recipe.reward.max_response_tokens
+    section = PRACTICE[stage]
+    longest, read = getattr(recipe, section).max_new_tokens, recipe.reward.max_response_tokens
     if longest > read:
         raise RecipeError(
-            f"{stage}.max_new_tokens {longest} exceeds reward.max_response_tokens {read}: the reward model has never "
+            f"{section}.max_new_tokens {longest} exceeds reward.max_response_tokens {read}: the reward model has never "
             "read such answers; lower the first"
         )
 
@@ -162,5 +167,4 @@ def practise(pipeline: Pipeline, stage: str, base: Artifact, shards: Artifact, j
         assert isinstance(pipeline.material, FilesMaterial), "check_practice has refused the rest"
         _, *learned = train_judges(pipeline, pipeline.material, policy, pipeline.demonstrations())
         judges = learned[0], learned[1]
-    practise = {"group": pipeline.group_policy}[stage]
-    return practise(policy, *judges, shards, round=1)
+    return pipeline.practised(PRACTICE[stage], policy, *judges, shards, round=1)

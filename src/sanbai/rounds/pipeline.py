@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from sanbai.data.conversations import Conversation
 from sanbai.data.corpus import NUM_CORPUS_STEPS, build_corpus
@@ -40,6 +40,7 @@ from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.classify import check_classes, classify, num_classify_steps
 from sanbai.training.distill import distill
+from sanbai.training.expert_iteration import iterate_experts
 from sanbai.training.group import train_group
 from sanbai.training.objective import NUM_WATCHED_ROWS, Pretrained, measure, objective_markers, open_batches
 from sanbai.training.ppo import train_ppo
@@ -329,8 +330,9 @@ class Pipeline:
 
         return self._practise("ppo", recipe, train, start, reward, judge, shards, round=round)
 
-    def group_policy(
+    def practised(
         self,
+        name: Literal["group", "expert_iteration"],
         start: Artifact,
         reward: Artifact,
         judge: Artifact,
@@ -338,13 +340,15 @@ class Pipeline:
         *,
         round: int,  # noqa: A002
     ) -> Artifact:
-        """Practise as `policy`, by a group method and without a value model."""
-        recipe, compute = self.recipe.group, self.recipe.compute
+        """Practise as `policy`, in another way and without a value model; `name` is its section."""
 
         def train(stage: Stage, **given: Any) -> Mapping[str, Any]:
-            return train_group(stage, recipe, compute, **given)
+            compute = self.recipe.compute
+            if name == "group":
+                return train_group(stage, self.recipe.group, compute, **given)
+            return iterate_experts(stage, self.recipe.expert_iteration, compute, **given)
 
-        return self._practise("group", recipe, train, start, reward, judge, shards, round=round)
+        return self._practise(name, getattr(self.recipe, name), train, start, reward, judge, shards, round=round)
 
     def _practise(
         self,

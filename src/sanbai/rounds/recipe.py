@@ -23,6 +23,7 @@ from sanbai.rounds.tasks import LabelRecipe
 from sanbai.text.recipe import TokenizerRecipe
 from sanbai.training.classify import ClassifyRecipe
 from sanbai.training.distill import DistillRecipe
+from sanbai.training.expert_iteration import ExpertIterationRecipe
 from sanbai.training.group import GroupRecipe
 from sanbai.training.objective import misfit
 from sanbai.training.ppo import PpoRecipe
@@ -103,6 +104,8 @@ class Recipe(RecipeSection):
     """Section `[ppo]`."""
     group: GroupRecipe = GroupRecipe()
     """Section `[group]`; no part of the round."""
+    expert_iteration: ExpertIterationRecipe = ExpertIterationRecipe()
+    """Section `[expert_iteration]`; no part of the round."""
     evaluate: EvaluateRecipe = EvaluateRecipe()
     """Section `[evaluate]`."""
     gate: GateRecipe = GateRecipe()

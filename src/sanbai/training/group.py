@@ -71,6 +71,10 @@ class GroupRecipe(PracticeRecipe):
     """Where the KL is priced, and by which estimate: k1 in the reward, or k2 or k3 beside the loss."""
     kl_coef: float = Field(default=0.04, ge=0.0)
     """β: what a nat of KL costs, there."""
+    clip: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Half-width of the ratio's trust interval."""
+    unfinished_penalty: float = Field(default=1.0, ge=0.0)
+    """Taken from the score of an answer that the limit cut off."""
 
 
 def train_group(

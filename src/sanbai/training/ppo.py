@@ -68,6 +68,12 @@ from sanbai.training.schedule import warmup_rate
 class PpoRecipe(PracticeRecipe):
     """Section `[ppo]`. Defaults: InstructGPT's where it states them, for 1.3 B parameters (appendix C.4)."""
 
+    kl_coef: float = Field(default=0.02, ge=0.0)
+    """β: what a nat of KL a token costs in reward."""
+    clip: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Half-width of the ratio's trust interval."""
+    unfinished_penalty: float = Field(default=1.0, ge=0.0)
+    """Taken from the score of an answer that the limit cut off."""
     value_learning_rate: float = Field(default=9e-6, gt=0.0, le=1.0)
     """The value model's."""
     value_clip: float = Field(default=0.2, gt=0.0)

@@ -63,12 +63,6 @@ class PracticeRecipe(RecipeSection):
     """The policy's; the paper prints only a sweep, and 8.05e-6 as the highest that was stable without ptx."""
     warmup_iterations: int = Field(default=10, ge=0)
     """Iterations over which both rates climb from a tenth."""
-    kl_coef: float = Field(default=0.02, ge=0.0)
-    """β: what a nat of KL a token costs in reward."""
-    clip: float = Field(default=0.2, gt=0.0, lt=1.0)
-    """Half-width of the ratio's trust interval."""
-    unfinished_penalty: float = Field(default=1.0, ge=0.0)
-    """Taken from the score of an answer that the limit cut off."""
     ptx_coef: float = Field(default=27.8, ge=0.0)
     """γ: weight of the pretraining loss (mean nats a token) beside the policy loss (mean a token). 0: plain PPO."""
     ptx_ratio: float = Field(default=8.0, gt=0.0)

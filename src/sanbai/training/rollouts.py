@@ -43,6 +43,10 @@ class Rollouts:
         """Tokens of prompt and response together."""
         return [len(p) + len(c.tokens) for p, c in zip(self.prompts, self.completions, strict=True)]
 
+    def select(self, rows: Sequence[int]) -> Rollouts:
+        """Return those of some rows."""
+        return Rollouts([self.prompts[row] for row in rows], [self.completions[row] for row in rows])
+
     def mask(self) -> Tensor:
         """Return mask_NR, 1 on response tokens, by lengths: neither pad nor end is recognised by its id."""
         length_N = torch.tensor([len(completion.tokens) for completion in self.completions])
