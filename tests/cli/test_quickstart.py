@@ -99,6 +99,25 @@ def test_the_lineage_leads_from_the_policy_to_its_rows_of_feedback(workspace: Pa
     assert lineage["feedback_rows"] >= record["snapshot"]["rankings"]
 
 
+def test_a_policy_practises_by_a_group_method_against_the_rounds_judges(
+    workspace: Path, record: dict[str, Any]
+) -> None:
+    common = (SMOKE, "--workspace", workspace, "--json")
+    done = sanbai("train", "group", *common, "--name", "by-group")
+    made = json.loads(done.stdout.splitlines()[-1])
+    assert made["metrics"]["iterations"] == 1
+    shown = json.loads((workspace / "artifacts" / made["artifact"] / "manifest.json").read_text())
+    assert shown["parents"]["start"] == record["artifacts"]["supervised"]
+    ppo = json.loads((workspace / "artifacts" / record["artifacts"]["policy"] / "manifest.json").read_text())
+    assert {role: shown["parents"][role] for role in ("reward", "judge", "shards")} == {
+        role: ppo["parents"][role] for role in ("reward", "judge", "shards")
+    }
+    assert "by-group" in sanbai("model", "list", "--workspace", workspace).stdout
+    refused = sanbai("train", "group", *common, "--reward", "reward-1", check=False)
+    assert refused.returncode == 2
+    assert "--reward and --judge go together" in refused.stderr.splitlines()[-1]
+
+
 def test_the_report_is_one_page_that_loads_nothing(workspace: Path, record: dict[str, Any]) -> None:
     page = Path(record["report"]).read_text()
     assert "<svg" in page

@@ -41,7 +41,7 @@ WORKSPACE_RECIPE = "recipe.json"
 #: What the record takes over from `evaluation.json`.
 SHOWN = ("evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_tax", "few_shot", "worse")
 #: Sections that do not shape the models which all rounds share: a later round may have them otherwise.
-LATER = frozenset({"compute", "label", "reward", "ppo", "evaluate", "gate"})
+LATER = frozenset({"compute", "label", "reward", "ppo", "group", "expert_iteration", "evaluate", "gate"})
 
 
 #: The models of a run on files that can be served, and what they are.

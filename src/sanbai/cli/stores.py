@@ -47,6 +47,29 @@ def resolve_model(store: Store, workspace: Workspace, name: str) -> Artifact:
     return artifact
 
 
+def resolve_judges(
+    store: Store, workspace: Workspace, reward: str, judge: str, *, newest: bool
+) -> tuple[Artifact, Artifact] | None:
+    """Return reward model and second judge by name, or else, if wanted, the newest round's; None where there are none.
+
+    Raises:
+        UsageError: only one of them is named.
+        UnknownNameError: nothing is called so.
+        ArtifactError: a file of one is damaged.
+    """
+    from sanbai.feedback.registry import list_models
+    from sanbai.foundation.errors import UsageError
+
+    if bool(reward) != bool(judge):
+        raise UsageError("--reward and --judge go together: what is trained against, and what watches it")
+    if not reward:
+        rounds = [model.round for model in list_models(store) if model.name == f"judge-{model.round}"]
+        if not rounds or not newest:
+            return None
+        reward, judge = f"reward-{max(rounds)}", f"judge-{max(rounds)}"
+    return resolve_model(store, workspace, reward), resolve_model(store, workspace, judge)
+
+
 def check_name(name: str) -> None:
     """Refuse, before any work, what cannot be a model's name; no name at all is allowed.
 

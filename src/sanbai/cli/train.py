@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -16,13 +17,38 @@ from sanbai.cli.options import (
     workspace_options,
 )
 
+if TYPE_CHECKING:
+    from sanbai.feedback.registry import ModelKind
+    from sanbai.foundation.artifacts import Artifact
+    from sanbai.rounds.pipeline import Pipeline
+    from sanbai.rounds.recipe import Recipe
+
+    Judges = tuple[Artifact, Artifact]
+
+#: What a stage's model is registered as.
+KINDS: dict[str, ModelKind] = {
+    "pretrain": "base",
+    "supervise": "supervised",
+    "classify": "supervised",
+    "distill": "base",
+    "group": "policy",
+    "expert-iteration": "policy",
+}
+#: Stages that practise, and their sections: they start from a policy and need a reward model and a second judge.
+PRACTICE: dict[str, Literal["group", "expert_iteration"]] = {
+    "group": "group",
+    "expert-iteration": "expert_iteration",
+}
+
 
 @click.command(help="Run one training stage of a recipe and what it needs.")
-@click.argument("stage", type=click.Choice(["pretrain", "supervise", "classify", "distill"]))
+@click.argument("stage", type=click.Choice(list(KINDS)))
 @click.argument("recipe")
 @data_option
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
 @start_option
+@click.option("--reward", default="", help="Practise against this reward model; the default is the newest round's.")
+@click.option("--judge", default="", help="Let this second reward model watch the practice.")
 @click.option("--name", default="", help="Register the model under this name.")
 @workspace_options
 @json_option
@@ -32,15 +58,17 @@ def command(
     data: Path,
     seed: int | None,
     start: str,
+    reward: str,
+    judge: str,
     name: str,
     workspace: Path,
     database: str,
     *,
     as_json: bool,
 ) -> None:
-    """Run RECIPE up to STAGE. Reward models and policies come from rankings: see `sanbai round run`."""
+    """Run RECIPE up to STAGE."""
     from sanbai.cli.recipes import find_recipe, read_recipe
-    from sanbai.cli.stores import check_name, open_store, register, resolve_model
+    from sanbai.cli.stores import check_name, open_store, register, resolve_judges, resolve_model
     from sanbai.foundation.device import apply_compute
     from sanbai.foundation.errors import RecipeError
     from sanbai.rounds.material import open_material
@@ -50,6 +78,8 @@ def command(
 
     if start and stage == "pretrain":
         raise click.UsageError("--start is for later stages: pretraining begins from random weights")
+    if (reward or judge) and stage not in PRACTICE:
+        raise click.UsageError(f"--reward and --judge are for {', '.join(PRACTICE)}; leave them out")
     resolved, _ = read_recipe(find_recipe(recipe), seed=seed)
     if stage == "classify" and (problem := classify_misfit(resolved.classify, resolved.model, resolved.adapter)):
         raise RecipeError(f"{recipe}: {problem}")
@@ -61,21 +91,80 @@ def command(
     begin = resolve_model(store, space, start) if start else None
     if begin is not None and stage == "supervise":
         check_start(begin, resolved, practises=False)
+    judges = None
+    if stage in PRACTICE:
+        judges = resolve_judges(store, space, reward, judge, newest=resolved.material == "world")
+        check_practice(resolved, stage, judges)
     apply_compute(resolved.compute)
     with open_job(space) as job:
-        pipeline = Pipeline(job, resolved, open_material(resolved, data), begin)
-        corpus = pipeline.corpus()
-        tokenizer = pipeline.tokenizer(corpus)
-        shards = pipeline.shards(corpus, tokenizer)
-        model = pipeline.base(tokenizer, shards)
-        if stage == "supervise":
-            model = pipeline.supervised(model, shards, pipeline.demonstrations())
-        if stage == "classify":
-            model = pipeline.classifier(model, pipeline.labeled())
-        if stage == "distill":
-            model = pipeline.student(model, shards)
+        model = make_model(Pipeline(job, resolved, open_material(resolved, data), begin), stage, judges)
     if name:
-        register(store, name, "base" if stage in {"pretrain", "distill"} else "supervised", model, parent=start)
+        register(store, name, KINDS[stage], model, parent=start)
     click.echo(f"{model.path} {dict(model.metrics)}")
     if as_json:
         print_record({"artifact": model.name, "metrics": dict(model.metrics)})
+
+
+def make_model(pipeline: Pipeline, stage: str, judges: Judges | None) -> Artifact:
+    """Run the stages up to one, and return its model."""
+    corpus = pipeline.corpus()
+    tokenizer = pipeline.tokenizer(corpus)
+    shards = pipeline.shards(corpus, tokenizer)
+    model = pipeline.base(tokenizer, shards)
+    if stage == "supervise":
+        return pipeline.supervised(model, shards, pipeline.demonstrations())
+    if stage == "classify":
+        return pipeline.classifier(model, pipeline.labeled())
+    if stage == "distill":
+        return pipeline.student(model, shards)
+    if stage in PRACTICE:
+        return practise(pipeline, stage, model, shards, judges)
+    return model
+
+
+def check_practice(recipe: Recipe, stage: str, judges: Judges | None) -> None:
+    """Refuse, before anything is computed, practice that nothing would judge, or that writes more than is read.
+
+    Raises:
+        UsageError: no reward model, and no files to learn one from.
+        RecipeError: the files hold no comparisons, or the stage's answers are longer than the reward model's.
+    """
+    from sanbai.foundation.errors import RecipeError, UsageError
+
+    if judges is None and recipe.material == "world":
+        raise UsageError(
+            "no reward model: rankings of the tiny world come from a round; finish one with `sanbai quickstart`, or "
+            "name models with --reward and --judge"
+        )
+    if judges is None and not recipe.files.preferences:
+        raise RecipeError("files.preferences names none, and practice wants them; or give --reward and --judge")
+    section = PRACTICE[stage]
+    longest, read = getattr(recipe, section).max_new_tokens, recipe.reward.max_response_tokens
+    if longest > read:
+        raise RecipeError(
+            f"{section}.max_new_tokens {longest} exceeds reward.max_response_tokens {read}: the reward model has never "
+            "read such answers; lower the first"
+        )
+
+
+def practise(pipeline: Pipeline, stage: str, base: Artifact, shards: Artifact, judges: Judges | None) -> Artifact:
+    """Run a stage that practises, from the model to start from or else the recipe's supervised one.
+
+    Args:
+        pipeline: recipe and job.
+        stage: one of `PRACTICE`.
+        base: the model to start from, or the pretrained one.
+        shards: pretraining text.
+        judges: reward model and second judge; where there are none, they are learned from the files' comparisons.
+    """
+    from sanbai.rounds.material import FilesMaterial
+    from sanbai.rounds.practice import train_judges
+
+    policy = base
+    if pipeline.start is None:
+        policy = pipeline.supervised(base, shards, pipeline.demonstrations())
+    if judges is None:
+        assert isinstance(pipeline.material, FilesMaterial), "check_practice has refused the rest"
+        _, *learned = train_judges(pipeline, pipeline.material, policy, pipeline.demonstrations())
+        judges = learned[0], learned[1]
+    return pipeline.practised(PRACTICE[stage], policy, *judges, shards, round=1)

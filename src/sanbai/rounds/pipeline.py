@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from sanbai.data.conversations import Conversation
 from sanbai.data.corpus import NUM_CORPUS_STEPS, build_corpus
@@ -40,8 +40,11 @@ from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.classify import check_classes, classify, num_classify_steps
 from sanbai.training.distill import distill
+from sanbai.training.expert_iteration import iterate_experts
+from sanbai.training.group import train_group
 from sanbai.training.objective import NUM_WATCHED_ROWS, Pretrained, measure, objective_markers, open_batches
 from sanbai.training.ppo import train_ppo
+from sanbai.training.practice import PracticeRecipe
 from sanbai.training.pretrain import pretrain
 from sanbai.training.reward import num_reward_steps, train_reward
 from sanbai.training.reward_model import load_reward_model
@@ -320,10 +323,58 @@ class Pipeline:
     ) -> Artifact:
         """Practise: PPO from the serving model, which is also the reference, against the round's reward model."""
         recipe, compute = self.recipe.ppo, self.recipe.compute
-        tokenizer = load_tokenizer(start)
+
+        def train(stage: Stage, **given: Any) -> Mapping[str, Any]:
+            value = load_reward_model(reward.path, compute).model
+            return train_ppo(stage, recipe, compute, value=value, **given)
+
+        return self._practise("ppo", recipe, train, start, reward, judge, shards, round=round)
+
+    def practised(
+        self,
+        name: Literal["group", "expert_iteration"],
+        start: Artifact,
+        reward: Artifact,
+        judge: Artifact,
+        shards: Artifact,
+        *,
+        round: int,  # noqa: A002
+    ) -> Artifact:
+        """Practise as `policy`, in another way and without a value model; `name` is its section."""
+
+        def train(stage: Stage, **given: Any) -> Mapping[str, Any]:
+            compute = self.recipe.compute
+            if name == "group":
+                return train_group(stage, self.recipe.group, compute, **given)
+            return iterate_experts(stage, self.recipe.expert_iteration, compute, **given)
+
+        return self._practise(name, getattr(self.recipe, name), train, start, reward, judge, shards, round=round)
+
+    def _practise(
+        self,
+        name: str,
+        recipe: PracticeRecipe,
+        train: Callable[..., Mapping[str, Any]],
+        start: Artifact,
+        reward: Artifact,
+        judge: Artifact,
+        shards: Artifact,
+        *,
+        round: int,  # noqa: A002
+    ) -> Artifact:
+        """Run a stage that practises, `name` its section too, on the prompts of a round.
+
+        Raises:
+            UsageError: a judge has another vocabulary than the policy.
+        """
+        for role, model in {"reward model": reward, "second judge": judge}.items():
+            if not _share_vocabulary(model, start):
+                raise UsageError(
+                    f"{role} {model.name} has another tokenizer than {start.name}; choose one trained from the same"
+                )
 
         def build(stage: Stage) -> Mapping[str, Any]:
-            policy = load_language_model(start.path)
+            policy, tokenizer = load_language_model(start.path), load_tokenizer(start)
             # The reward model has read no longer prompts.
             room = min(policy.config.max_positions - recipe.max_new_tokens, self.recipe.reward.max_prompt_tokens)
 
@@ -331,14 +382,11 @@ class Pipeline:
                 prompts = self.material.prompts(purpose, num, round=round)
                 return [encode_prompt(tokenizer, prompt.messages, max_tokens=room) for prompt in prompts]
 
-            return train_ppo(
+            return train(
                 stage,
-                recipe,
-                compute,
                 policy=policy,
-                value=load_reward_model(reward.path, compute).model,
-                reward=load_reward_model(reward.path, compute),
-                judge=load_reward_model(judge.path, compute),
+                reward=load_reward_model(reward.path, self.recipe.compute),
+                judge=load_reward_model(judge.path, self.recipe.compute),
                 tokenizer=tokenizer,
                 prompts=encoded("practise", min(NUM_PRACTICE_PROMPTS, recipe.num_iterations * recipe.batch_prompts)),
                 judge_prompts=encoded("watch", NUM_WATCHED_PROMPTS),
@@ -347,9 +395,9 @@ class Pipeline:
 
         return self._run(
             "model",
-            "ppo",
+            name,
             "training",
-            self._source_sections("ppo", "compute"),
+            self._source_sections(name, "compute"),
             {"start": start, "reward": reward, "judge": judge, "shards": shards},
             recipe.num_iterations,
             build,
@@ -568,6 +616,13 @@ def _short_demonstrations(artifact: Artifact, tokenizer: Tokenizer, *, max_token
     answered = (each for each in read_demonstrations(artifact) if each.messages[-1]["role"] == "assistant")
     short = (each for each in answered if len(tokenizer.encode(each.messages[-1]["content"])) <= max_tokens)
     return list(islice(short, NUM_CALIBRATION_DEMONSTRATIONS))
+
+
+def _share_vocabulary(first: Artifact, second: Artifact) -> bool:
+    words, others = load_tokenizer(first), load_tokenizer(second)
+    return words.vocab_size == others.vocab_size and all(
+        words.token_bytes(token) == others.token_bytes(token) for token in range(words.vocab_size)
+    )
 
 
 def _digest(rankings: Sequence[Ranking]) -> str:

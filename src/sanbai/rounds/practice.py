@@ -87,11 +87,7 @@ def run_files(job: Job, recipe: Recipe, folder: Path, *, start: Artifact | None 
     material.fingerprint()  # a missing file ends the run before its first hour
     pipeline = Pipeline(job, recipe, material, start)
     ancestry = make_ancestry(pipeline)
-    snapshot = freeze_preferences(job, material.preferences, seed=recipe.seed)
-    rankings = read_preferences_by_use(snapshot)
-    common = (ancestry.supervised, snapshot, ancestry.demonstrations)
-    reward = pipeline.reward("reward", *common, rankings.training)
-    judge = pipeline.reward("judge", *common, rankings.judge)
+    snapshot, reward, judge = train_judges(pipeline, material, ancestry.supervised, ancestry.demonstrations)
     without_ptx = recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update={"ptx_coef": 0.0})})
     policies = {
         "ppo": pipeline.policy(ancestry.supervised, reward, judge, ancestry.shards, round=1),
@@ -105,6 +101,26 @@ def run_files(job: Job, recipe: Recipe, folder: Path, *, start: Artifact | None 
     page = job.workspace.root / "report-files.html"
     write_atomic(page, report.file("report.html").read_bytes())
     return _record(job, recipe, practised, page)
+
+
+def train_judges(
+    pipeline: Pipeline, material: FilesMaterial, start: Artifact, demonstrations: Artifact
+) -> tuple[Artifact, Artifact, Artifact]:
+    """Return the frozen comparisons of the files, the reward model and the second judge, each from its part of them.
+
+    Args:
+        pipeline: recipe and job.
+        material: the comparisons.
+        start: the model whose trunk both start from.
+        demonstrations: their mean reward becomes 0.
+
+    Raises:
+        DataError: a use has no comparison that prefers one answer to another.
+    """
+    snapshot = freeze_preferences(pipeline.job, material.preferences, seed=pipeline.recipe.seed)
+    rankings = read_preferences_by_use(snapshot)
+    reward = pipeline.reward("reward", start, snapshot, demonstrations, rankings.training)
+    return snapshot, reward, pipeline.reward("judge", start, snapshot, demonstrations, rankings.judge)
 
 
 def freeze_preferences(job: Job, preferences: RankingsByUse, *, seed: int) -> Artifact:

@@ -23,6 +23,8 @@ from sanbai.rounds.tasks import LabelRecipe
 from sanbai.text.recipe import TokenizerRecipe
 from sanbai.training.classify import ClassifyRecipe
 from sanbai.training.distill import DistillRecipe
+from sanbai.training.expert_iteration import ExpertIterationRecipe
+from sanbai.training.group import GroupRecipe
 from sanbai.training.objective import misfit
 from sanbai.training.ppo import PpoRecipe
 from sanbai.training.pretrain import PretrainRecipe
@@ -100,6 +102,10 @@ class Recipe(RecipeSection):
     """Section `[reward]`: the reward model and the second judge."""
     ppo: PpoRecipe = PpoRecipe()
     """Section `[ppo]`."""
+    group: GroupRecipe = GroupRecipe()
+    """Section `[group]`; no part of the round."""
+    expert_iteration: ExpertIterationRecipe = ExpertIterationRecipe()
+    """Section `[expert_iteration]`; no part of the round."""
     evaluate: EvaluateRecipe = EvaluateRecipe()
     """Section `[evaluate]`."""
     gate: GateRecipe = GateRecipe()

@@ -28,10 +28,9 @@ from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Stage
 from sanbai.model.heads import LanguageModel, ScalarModel
-from sanbai.model.hugging_face import save_model
 from sanbai.objectives.advantage import generalized_advantages, token_rewards
 from sanbai.objectives.kl import kl_estimate
-from sanbai.objectives.masked import masked_mean, masked_sum, whiten
+from sanbai.objectives.masked import whiten
 from sanbai.objectives.ppo import (
     approximate_kl,
     clip_fraction,
@@ -40,20 +39,19 @@ from sanbai.objectives.ppo import (
     explained_variance,
 )
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.brake import Brake
 from sanbai.training.checkpoint import Checkpoints, Saved, Weights, cursor_in
 from sanbai.training.gradients import Differentiated, LossPart, add_gradient, differentiate
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import Optimizer
 from sanbai.training.practice import (
     PracticeRecipe,
-    ask_judge,
+    Watch,
     minibatches,
     next_prompts,
     open_documents,
     ptx_parts,
+    rollout_numbers,
     sample,
-    verdict_numbers,
 )
 from sanbai.training.rollouts import (
     Readings,
@@ -70,6 +68,12 @@ from sanbai.training.schedule import warmup_rate
 class PpoRecipe(PracticeRecipe):
     """Section `[ppo]`. Defaults: InstructGPT's where it states them, for 1.3 B parameters (appendix C.4)."""
 
+    kl_coef: float = Field(default=0.02, ge=0.0)
+    """β: what a nat of KL a token costs in reward."""
+    clip: float = Field(default=0.2, gt=0.0, lt=1.0)
+    """Half-width of the ratio's trust interval."""
+    unfinished_penalty: float = Field(default=1.0, ge=0.0)
+    """Taken from the score of an answer that the limit cut off."""
     value_learning_rate: float = Field(default=9e-6, gt=0.0, le=1.0)
     """The value model's."""
     value_clip: float = Field(default=0.2, gt=0.0)
@@ -116,15 +120,20 @@ def train_ppo(
     Raises:
         Interrupted: asked to stop; the state is saved.
     """
-    learner = Learner.gather(
-        policy.to(compute.device),
-        recipe.optimizer,
-        ema_decay=recipe.ema_decay,
-        keeps_average=recipe.keep == "average",
+    watch = Watch.open(
+        stage,
+        recipe,
+        compute,
+        policy=policy,
+        tokenizer=tokenizer,
+        reward=reward,
+        judge=judge,
+        prompts=judge_prompts,
+        seed=derive_seed(stage.seed, "ppo", "judge"),
     )
+    learner = watch.learner
     critic = Critic(value.to(compute.device), Optimizer(value, recipe.optimizer))
-    brake = Brake(patience=recipe.patience, kl_budget=recipe.kl_budget)
-    checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **learner.saved(), **critic.saved(), brake=brake)
+    checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **watch.saved(), **critic.saved())
     step, state = checkpoints.resume()
     documents = open_documents(
         pretraining,
@@ -135,24 +144,9 @@ def train_ppo(
     )
     plan_seed = derive_seed(stage.seed, "ppo", "minibatches")
 
-    def consult() -> None:
-        verdict = ask_judge(
-            step,
-            learner,
-            judge_prompts,
-            reward,
-            judge,
-            recipe,
-            compute,
-            tokenizer,
-            seed=derive_seed(stage.seed, "ppo", "judge"),
-        )
-        brake.see(verdict, learner.kept.tensors())
-        stage.run.record(step, **verdict_numbers(verdict))
-
     if step == 0:
-        consult()
-    while step < recipe.num_iterations and not brake.stop_reason:
+        watch.consult(step)
+    while watch.goes_on(step):
         batch = next_prompts(prompts, recipe, step, seed=derive_seed(stage.seed, "ppo", "prompts"))
         rollout_seed = derive_seed(stage.seed, "ppo", "rollout", step)
         rollouts = sample(learner.policy, batch, recipe, compute, tokenizer, seed=rollout_seed)
@@ -174,21 +168,11 @@ def train_ppo(
         learned = _update(learner, critic, experience, plans, documents, recipe, compute, step)
         step += 1
         stage.run.record(step, **describe(experience, score_N), **learned)
-        if step % recipe.judge_iterations == 0 or step == recipe.num_iterations:
-            consult()
+        if watch.is_due(step):
+            watch.consult(step)
         checkpoints.after_step(step, {"documents": documents.cursor.to_state()})
 
-    reason = brake.stop_reason or "iterations"
-    stage.run.event("ppo.stopped", reason=reason, step=step, kept=brake.best.step)
-    Weights(learner.policy).load(brake.best_weights)
-    save_model(learner.policy, stage.folder, tokenizer)
-    return {
-        "stop_reason": reason,
-        "iterations": step,
-        "kept_iteration": brake.best.step,
-        **{f"{name}_before": value for name, value in verdict_numbers(brake.first).items()},
-        **verdict_numbers(brake.best),
-    }
+    return watch.finish(step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,25 +241,11 @@ def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRe
 def describe(experience: Experience, score_N: Tensor) -> dict[str, float]:
     """Return an iteration's numbers before its updates; see the module."""
     readings, mask_NR = experience.readings, experience.mask_NR
-    k1_NR, k3_NR = (
-        kl_estimate(readings.logprob_NR, readings.reference_logprob_NR, estimator=estimator)
-        for estimator in ("k1", "k3")
-    )
-    num_responses = len(score_N)
-    mismatch_NR = (experience.rollouts.sampler_logprobs() - readings.logprob_NR).abs() * mask_NR
-    finished = sum(completion.finish_reason == "stop" for completion in experience.rollouts.completions)
-    numbers = {
-        "reward": score_N.mean(),
-        "kl": masked_sum(k1_NR, mask_NR) / num_responses,
-        "kl_per_token": masked_mean(k1_NR, mask_NR),
-        "kl_k3": masked_sum(k3_NR, mask_NR) / num_responses,
-        "entropy": masked_mean(readings.entropy_NR, mask_NR),
-        "length": mask_NR.sum() / num_responses,
-        "explained_variance": explained_variance(readings.value_NR, experience.return_NR, mask_NR),
-        "mismatch": masked_mean(mismatch_NR, mask_NR),
-        "max_mismatch": mismatch_NR.max(),
+    explained = explained_variance(readings.value_NR, experience.return_NR, mask_NR).item()
+    return {
+        **rollout_numbers(experience.rollouts, readings, mask_NR, score_N),
+        "explained_variance": explained,
     }
-    return {**{name: number.item() for name, number in numbers.items()}, "finished": finished / num_responses}
 
 
 def _update(

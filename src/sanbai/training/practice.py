@@ -7,30 +7,35 @@ scores (`ppo.py`, ...), and in nothing here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import fsum
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from sanbai.data.packing import Cursor, Items, PackedBatches
 from sanbai.foundation.device import Compute
 from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, numpy_generator
+from sanbai.foundation.stage import Stage
 from sanbai.generation.engine import decoding_precision, generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
+from sanbai.model.hugging_face import save_model
 from sanbai.objectives.kl import kl_estimate
+from sanbai.objectives.masked import masked_mean, masked_sum
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.brake import Verdict
-from sanbai.training.checkpoint import Weights
+from sanbai.training.brake import Brake, Verdict
+from sanbai.training.checkpoint import Saved, Weights
 from sanbai.training.gradients import LossPart
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.training.order import endless_order
-from sanbai.training.rollouts import Rollouts, Score, lay_out, response_logprobs
+from sanbai.training.rollouts import Readings, Rollouts, Score, lay_out, response_logprobs
 from sanbai.training.rows import row_parts
 from sanbai.training.sequences import group_by_tokens
 
@@ -58,12 +63,6 @@ class PracticeRecipe(RecipeSection):
     """The policy's; the paper prints only a sweep, and 8.05e-6 as the highest that was stable without ptx."""
     warmup_iterations: int = Field(default=10, ge=0)
     """Iterations over which both rates climb from a tenth."""
-    kl_coef: float = Field(default=0.02, ge=0.0)
-    """β: what a nat of KL a token costs in reward."""
-    clip: float = Field(default=0.2, gt=0.0, lt=1.0)
-    """Half-width of the ratio's trust interval."""
-    unfinished_penalty: float = Field(default=1.0, ge=0.0)
-    """Taken from the score of an answer that the limit cut off."""
     ptx_coef: float = Field(default=27.8, ge=0.0)
     """γ: weight of the pretraining loss (mean nats a token) beside the policy loss (mean a token). 0: plain PPO."""
     ptx_ratio: float = Field(default=8.0, gt=0.0)
@@ -118,10 +117,20 @@ def sample(
     return Rollouts(prompts, completions)
 
 
-def minibatches(lengths: Sequence[int], recipe: PracticeRecipe, *, seed: int) -> list[list[list[int]]]:
-    """Return one epoch's minibatches, each cut into groups that are computed together."""
-    order = numpy_generator(seed, "order").permutation(len(lengths)).tolist()
-    size = recipe.minibatch_prompts
+def minibatches(
+    lengths: Sequence[int], recipe: PracticeRecipe, *, seed: int, num_answers: int = 1
+) -> list[list[list[int]]]:
+    """Return one epoch's minibatches, each cut into groups that are computed together.
+
+    Args:
+        lengths: tokens of each answer with its prompt; a prompt's answers side by side.
+        recipe: sizes.
+        seed: of the prompts' order.
+        num_answers: to a prompt, which go into the same minibatch.
+    """
+    prompts = numpy_generator(seed, "order").permutation(len(lengths) // num_answers).tolist()
+    order = [prompt * num_answers + number for prompt in prompts for number in range(num_answers)]
+    size = recipe.minibatch_prompts * num_answers
     members = [order[start : start + size] for start in range(0, len(order), size)]
     return [
         [
@@ -146,13 +155,16 @@ def next_prompts(
 
 
 def open_documents(
-    items: Items, recipe: PracticeRecipe, tokenizer: Tokenizer, cursor: Cursor, *, seed: int
+    items: Items, recipe: PracticeRecipe, tokenizer: Tokenizer, cursor: Cursor, *, seed: int, num_answers: int = 1
 ) -> PackedBatches:
-    """Return the batches of pretraining rows that go with minibatches, from where `cursor` stands."""
+    """Return the batches of pretraining rows that go with minibatches of `num_answers` answers a prompt.
+
+    They go on from where `cursor` stands.
+    """
     return PackedBatches(
         items,
         row_length=recipe.ptx_row_length,
-        batch_rows=max(1, round(recipe.ptx_ratio * recipe.minibatch_prompts)),
+        batch_rows=max(1, round(recipe.ptx_ratio * recipe.minibatch_prompts * num_answers)),
         seed=seed,
         pad_id=tokenizer.reserved.pad,
         cursor=cursor,
@@ -167,6 +179,111 @@ def ptx_parts(
         return {}
     rows = max(1, recipe.micro_batch_tokens // recipe.ptx_row_length)
     return {"ptx": row_parts(policy, next(documents), compute, micro_batch_rows=rows, coefficient=recipe.ptx_coef)}
+
+
+def rollout_numbers(rollouts: Rollouts, readings: Readings, mask_NR: Tensor, score_N: Tensor) -> dict[str, float]:
+    """Return what an iteration's answers say before they are learned from; docs/stages/ppo.md explains each number."""
+    k1_NR, k3_NR = (
+        kl_estimate(readings.logprob_NR, readings.reference_logprob_NR, estimator=estimator)
+        for estimator in ("k1", "k3")
+    )
+    num_responses = len(score_N)
+    mismatch_NR = (rollouts.sampler_logprobs() - readings.logprob_NR).abs() * mask_NR
+    finished = sum(completion.finish_reason == "stop" for completion in rollouts.completions)
+    numbers = {
+        "reward": score_N.mean(),
+        "kl": masked_sum(k1_NR, mask_NR) / num_responses,
+        "kl_per_token": masked_mean(k1_NR, mask_NR),
+        "kl_k3": masked_sum(k3_NR, mask_NR) / num_responses,
+        "entropy": masked_mean(readings.entropy_NR, mask_NR),
+        "length": mask_NR.sum() / num_responses,
+        "mismatch": masked_mean(mismatch_NR, mask_NR),
+        "max_mismatch": mismatch_NR.max(),
+    }
+    return {**{name: number.item() for name, number in numbers.items()}, "finished": finished / num_responses}
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The second judge in a stage that practises: what it reads, and the brake that it pulls."""
+
+    stage: Stage
+    recipe: PracticeRecipe
+    compute: Compute
+    learner: Learner
+    brake: Brake
+    tokenizer: Tokenizer
+    reward: Score
+    judge: Score
+    prompts: Sequence[Sequence[int]]
+    seed: int
+
+    @classmethod
+    def open(
+        cls,
+        stage: Stage,
+        recipe: PracticeRecipe,
+        compute: Compute,
+        *,
+        policy: LanguageModel,
+        tokenizer: Tokenizer,
+        reward: Score,
+        judge: Score,
+        prompts: Sequence[Sequence[int]],
+        seed: int,
+    ) -> Watch:
+        """Gather a policy's learner, with a brake that has seen nothing yet."""
+        learner = Learner.gather(
+            policy.to(compute.device),
+            recipe.optimizer,
+            ema_decay=recipe.ema_decay,
+            keeps_average=recipe.keep == "average",
+        )
+        brake = Brake(patience=recipe.patience, kl_budget=recipe.kl_budget)
+        return cls(stage, recipe, compute, learner, brake, tokenizer, reward, judge, prompts, seed)
+
+    def saved(self) -> dict[str, Saved]:
+        """Return the parts that change, by name."""
+        return {**self.learner.saved(), "brake": self.brake}
+
+    def goes_on(self, step: int) -> bool:
+        """Return whether there is another iteration after `step` of them."""
+        return step < self.recipe.num_iterations and not self.brake.stop_reason
+
+    def consult(self, step: int) -> None:
+        """Show the brake what the judge says after `step` iterations, and log it."""
+        verdict = ask_judge(
+            step,
+            self.learner,
+            self.prompts,
+            self.reward,
+            self.judge,
+            self.recipe,
+            self.compute,
+            self.tokenizer,
+            seed=self.seed,
+        )
+        self.brake.see(verdict, self.learner.kept.tensors())
+        self.stage.run.record(step, **verdict_numbers(verdict))
+
+    def is_due(self, step: int) -> bool:
+        """Return whether the judge is asked after `step` iterations."""
+        return step % self.recipe.judge_iterations == 0 or step == self.recipe.num_iterations
+
+    def finish(self, step: int) -> dict[str, Any]:
+        """Write the best weights into the stage's folder; return the artifact's metrics."""
+        reason = self.brake.stop_reason or "iterations"
+        self.stage.run.event(f"{self.stage.name}.stopped", reason=reason, step=step, kept=self.brake.best.step)
+        policy = self.learner.policy
+        Weights(policy).load(self.brake.best_weights)
+        save_model(policy, self.stage.folder, self.tokenizer)
+        return {
+            "stop_reason": reason,
+            "iterations": step,
+            "kept_iteration": self.brake.best.step,
+            **{f"{name}_before": value for name, value in verdict_numbers(self.brake.first).items()},
+            **verdict_numbers(self.brake.best),
+        }
 
 
 def ask_judge(

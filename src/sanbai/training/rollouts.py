@@ -43,6 +43,10 @@ class Rollouts:
         """Tokens of prompt and response together."""
         return [len(p) + len(c.tokens) for p, c in zip(self.prompts, self.completions, strict=True)]
 
+    def select(self, rows: Sequence[int]) -> Rollouts:
+        """Return those of some rows."""
+        return Rollouts([self.prompts[row] for row in rows], [self.completions[row] for row in rows])
+
     def mask(self) -> Tensor:
         """Return mask_NR, 1 on response tokens, by lengths: neither pad nor end is recognised by its id."""
         length_N = torch.tensor([len(completion.tokens) for completion in self.completions])
@@ -124,7 +128,8 @@ def response_values(model: ScalarModel, layout: Layout, *, compute: Compute) -> 
 class Readings:
     """What policy, reference and value model said of an iteration's responses before any update; no gradients.
 
-    All have shape N, R, are 0 on padding, and log-probabilities are at the sampling temperature.
+    All have shape N, R, are 0 on padding, and log-probabilities are at the sampling temperature. Without a value model
+    the values are 0.
     """
 
     logprob_NR: Tensor
@@ -139,11 +144,11 @@ def read(
     *,
     policy: LanguageModel,
     reference: LanguageModel,
-    value: ScalarModel,
+    value: ScalarModel | None,
     temperature: float,
     compute: Compute,
 ) -> Readings:
-    """Run the three models over all responses, group by group.
+    """Run the models over all responses, group by group.
 
     The kernels are those of the update (attention has others where no gradient is wanted): the same weights on the
     same group give the same bits, so the first minibatch's ratio is exactly 1 and an unchanged policy's KL exactly 0,
@@ -154,7 +159,7 @@ def read(
         groups: indices computed together; the update's first groups.
         policy: as it sampled.
         reference: the policy that it may not stray far from.
-        value: the critic.
+        value: the critic, where there is one.
         temperature: the sampler's.
         compute: precision and device.
     """
@@ -171,11 +176,11 @@ def read(
             logprob_M = token_logprobs(logits_MV, layout.target_M, temperature=temperature)
         with torch.enable_grad():
             reference_GR = response_logprobs(reference, layout, temperature=temperature, compute=compute).detach()
-            value_GR = response_values(value, layout, compute=compute).detach()
+            if value is not None:
+                value_NR[here] = response_values(value, layout, compute=compute).detach().cpu()
         logprob_NR[here] = layout.to_grid(logprob_M).cpu()
         entropy_NR[here] = layout.to_grid(entropy_M).cpu()
         reference_NR[here] = reference_GR.cpu()
-        value_NR[here] = value_GR.cpu()
 
     map_parts(read_group, groups)
     return Readings(logprob_NR, reference_NR, value_NR, entropy_NR)
