@@ -40,7 +40,7 @@ def verdicts() -> tuple[Tensor, Tensor]:
 
 
 def losses(ratio_BK: Tensor, prompts: slice = slice(0, 4)) -> dict[str, Tensor]:
-    """Every loss of the module on the same numbers; some prompts are a part of the batch, of which three have a pair."""
+    """Every loss on the same numbers; `prompts` are a part of the batch, of which three have a pair."""
     ratio_BK, preference_BKK = ratio_BK[prompts], preferences()[prompts]
     desirable_BK, undesirable_BK = (verdict_BK[prompts] for verdict_BK in verdicts())
     return {
