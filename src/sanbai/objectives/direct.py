@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sanbai.objectives.pairs import mean_over_pairs, pair_margins
-from sanbai.objectives.reward import ranking_loss
+from sanbai.objectives.reward import pair_accuracy, ranking_loss
 
 
 def dpo_loss(
@@ -142,3 +142,30 @@ def kl_baseline(logratio_N: Tensor) -> Tensor:
         A scalar, 0 or more, without gradient.
     """
     return logratio_N.detach().mean().clamp_min(0)
+
+
+def pair_sums(
+    reward_BK: Tensor, logprob_BK: Tensor, reference_logprob_BK: Tensor, preference_BKK: Tensor
+) -> dict[str, Tensor]:
+    """Return, summed over strict preferences, what tells whether learning is healthy; divided by their number, means.
+
+    `accuracy`: the better answer has the higher reward, equal ones counting one half; `margin`: how much higher;
+    `chosen_logprob`, `rejected_logprob`: nats of the whole answer; `chosen_logratio`, `rejected_logratio`: the same
+    less the reference's. Margins grow also while both fall, when probability leaves for answers that nobody ranked.
+
+    Args:
+        reward_BK: the implicit reward.
+        logprob_BK: log π.
+        reference_logprob_BK: log ρ.
+        preference_BKK: c.
+    """
+    num_pairs, chosen_BK, rejected_BK = preference_BKK.sum(), preference_BKK.sum(2), preference_BKK.sum(1)
+    logratio_BK = logprob_BK - reference_logprob_BK
+    return {
+        "accuracy": pair_accuracy(reward_BK, preference_BKK) * num_pairs,
+        "margin": (pair_margins(reward_BK) * preference_BKK).sum(),
+        "chosen_logprob": (logprob_BK * chosen_BK).sum(),
+        "rejected_logprob": (logprob_BK * rejected_BK).sum(),
+        "chosen_logratio": (logratio_BK * chosen_BK).sum(),
+        "rejected_logratio": (logratio_BK * rejected_BK).sum(),
+    }
