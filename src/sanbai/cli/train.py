@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +17,14 @@ from sanbai.cli.options import (
     workspace_options,
 )
 
+if TYPE_CHECKING:
+    from sanbai.foundation.artifacts import Artifact
+#: Ways to learn from rankings; they want a round's, or those of files.
+FROM_RANKINGS = ("direct", "reject")
+
 
 @click.command(help="Run one training stage of a recipe and what it needs.")
-@click.argument("stage", type=click.Choice(["pretrain", "supervise", "classify", "distill"]))
+@click.argument("stage", type=click.Choice(["pretrain", "supervise", "classify", "distill", *FROM_RANKINGS]))
 @click.argument("recipe")
 @data_option
 @click.option("--seed", type=int, default=None, help="Instead of the recipe's.")
@@ -38,7 +44,8 @@ def command(
     *,
     as_json: bool,
 ) -> None:
-    """Run RECIPE up to STAGE. Reward models and policies come from rankings: see `sanbai round run`."""
+    """Run RECIPE up to STAGE. Reward models and PPO's policies are made by `sanbai round run`."""
+    from sanbai.cli.pipelines import train_from_rankings
     from sanbai.cli.recipes import find_recipe, read_recipe
     from sanbai.cli.stores import check_name, open_store, register, resolve_model
     from sanbai.foundation.device import apply_compute
@@ -56,6 +63,11 @@ def command(
     if stage == "distill" and not start and (problem := distill_misfit(resolved.model)):
         raise RecipeError(f"{recipe}: {problem}")
     space = open_workspace(workspace, database)
+    if stage in FROM_RANKINGS:
+        with open_job(space) as job:
+            model = train_from_rankings(job, resolved, data, stage, start=start, name=name)
+        report(model, as_json=as_json)
+        return
     store = open_store(space)
     check_name(name)
     begin = resolve_model(store, space, start) if start else None
@@ -76,6 +88,11 @@ def command(
             model = pipeline.student(model, shards)
     if name:
         register(store, name, "base" if stage in {"pretrain", "distill"} else "supervised", model, parent=start)
+    report(model, as_json=as_json)
+
+
+def report(model: Artifact, *, as_json: bool) -> None:
+    """Print where a model lies and its numbers."""
     click.echo(f"{model.path} {dict(model.metrics)}")
     if as_json:
         print_record({"artifact": model.name, "metrics": dict(model.metrics)})
