@@ -19,13 +19,8 @@ from sanbai.foundation.errors import DataError
 from sanbai.foundation.stage import Stage
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.reward import (
-    RewardRecipe,
-    collect_ranked_prompts,
-    num_reward_steps,
-    split_by_prompt,
-    train_reward,
-)
+from sanbai.training.ranked_prompts import collect_ranked_prompts, split_by_prompt
+from sanbai.training.reward import RewardRecipe, num_reward_steps, train_reward
 from sanbai.training.reward_model import load_reward_model
 
 RECIPE = RewardRecipe(

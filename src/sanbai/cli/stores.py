@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sanbai.feedback.registry import ModelKind
     from sanbai.feedback.store import Store
     from sanbai.foundation.artifacts import Artifact
@@ -84,8 +86,18 @@ def check_name(name: str) -> None:
         raise UsageError(f"--name {name!r}: wanted letters, digits, dots and dashes, 80 at most, and not 'served'")
 
 
-def register(store: Store, name: str, kind: ModelKind, artifact: Artifact, *, parent: str = "") -> None:
+def register(
+    store: Store, name: str, kind: ModelKind, artifact: Artifact, *, parent: str = "", snapshots: Sequence[str] = ()
+) -> None:
     """Name a model that a command made outside the rounds.
+
+    Args:
+        store: the registry.
+        name: the model's.
+        kind: what it is.
+        artifact: the model.
+        parent: the model it started from, by name; left out where that has none.
+        snapshots: artifacts of the frozen feedback that it was trained on.
 
     Raises:
         UsageError: another model has the name.
@@ -96,4 +108,5 @@ def register(store: Store, name: str, kind: ModelKind, artifact: Artifact, *, pa
     if parent == "served" and deployment is not None:
         parent = deployment.model
     known = {model.name for model in list_models(store)}
-    add_model(store, RegisteredModel(name, kind, artifact.name, parent if parent in known else ""))
+    parent = parent if parent in known else ""
+    add_model(store, RegisteredModel(name, kind, artifact.name, parent, snapshots=tuple(snapshots)))

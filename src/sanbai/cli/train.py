@@ -31,9 +31,13 @@ KINDS: dict[str, ModelKind] = {
     "supervise": "supervised",
     "classify": "supervised",
     "distill": "base",
+    "direct": "policy",
+    "reject": "policy",
     "group": "policy",
     "expert-iteration": "policy",
 }
+#: Ways to learn from rankings; they want a round's, or those of files.
+FROM_RANKINGS = ("direct", "reject")
 #: Stages that practise, and their sections: they start from a policy and need a reward model and a second judge.
 PRACTICE: dict[str, Literal["group", "expert_iteration"]] = {
     "group": "group",
@@ -66,7 +70,8 @@ def command(
     *,
     as_json: bool,
 ) -> None:
-    """Run RECIPE up to STAGE."""
+    """Run RECIPE up to STAGE. Reward models and PPO's policies are made by `sanbai round run`."""
+    from sanbai.cli.pipelines import train_from_rankings
     from sanbai.cli.recipes import find_recipe, read_recipe
     from sanbai.cli.stores import check_name, open_store, register, resolve_judges, resolve_model
     from sanbai.foundation.device import apply_compute
@@ -86,6 +91,11 @@ def command(
     if stage == "distill" and not start and (problem := distill_misfit(resolved.model)):
         raise RecipeError(f"{recipe}: {problem}")
     space = open_workspace(workspace, database)
+    if stage in FROM_RANKINGS:
+        with open_job(space) as job:
+            model = train_from_rankings(job, resolved, data, stage, start=start, name=name)
+        report(model, as_json=as_json)
+        return
     store = open_store(space)
     check_name(name)
     begin = resolve_model(store, space, start) if start else None
@@ -100,6 +110,11 @@ def command(
         model = make_model(Pipeline(job, resolved, open_material(resolved, data), begin), stage, judges)
     if name:
         register(store, name, KINDS[stage], model, parent=start)
+    report(model, as_json=as_json)
+
+
+def report(model: Artifact, *, as_json: bool) -> None:
+    """Print where a model lies and its numbers."""
     click.echo(f"{model.path} {dict(model.metrics)}")
     if as_json:
         print_record({"artifact": model.name, "metrics": dict(model.metrics)})

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from sanbai.objectives.pairs import mean_over_pairs, pair_margins
+
 
 def ranking_loss(reward_BK: Tensor, preference_BKK: Tensor, *, denominator: float) -> Tensor:
     """Negative log-likelihood of the strict preferences: mean over a prompt's pairs, then over prompts.
@@ -26,10 +28,7 @@ def ranking_loss(reward_BK: Tensor, preference_BKK: Tensor, *, denominator: floa
     Returns:
         A float32 scalar; log 2 for a whole batch where all rewards are equal.
     """
-    margin_BKK = reward_BK.unsqueeze(2) - reward_BK.unsqueeze(1)
-    surprise_BKK = preference_BKK * -F.logsigmoid(margin_BKK)
-    num_pairs_B = preference_BKK.sum((1, 2))
-    return (surprise_BKK.sum((1, 2)) / num_pairs_B.clamp_min(1)).sum() / denominator
+    return mean_over_pairs(-F.logsigmoid(pair_margins(reward_BK)), preference_BKK, denominator=denominator)
 
 
 def pair_accuracy(reward_BK: Tensor, preference_BKK: Tensor) -> Tensor:
@@ -39,6 +38,6 @@ def pair_accuracy(reward_BK: Tensor, preference_BKK: Tensor) -> Tensor:
         reward_BK: scalar rewards.
         preference_BKK: as in `ranking_loss`.
     """
-    margin_BKK = reward_BK.unsqueeze(2) - reward_BK.unsqueeze(1)
+    margin_BKK = pair_margins(reward_BK)
     right_BKK = (margin_BKK > 0).float() + 0.5 * (margin_BKK == 0).float()
     return (right_BKK * preference_BKK).sum() / preference_BKK.sum()

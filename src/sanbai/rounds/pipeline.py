@@ -39,6 +39,7 @@ from sanbai.rounds.tasks import LabelRecipe, num_task_steps, sample_tasks
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.classify import check_classes, classify, num_classify_steps
+from sanbai.training.direct import num_direct_steps, train_direct
 from sanbai.training.distill import distill
 from sanbai.training.expert_iteration import iterate_experts
 from sanbai.training.group import train_group
@@ -46,9 +47,10 @@ from sanbai.training.objective import NUM_WATCHED_ROWS, Pretrained, measure, obj
 from sanbai.training.ppo import train_ppo
 from sanbai.training.practice import PracticeRecipe
 from sanbai.training.pretrain import pretrain
+from sanbai.training.reject import keep_best, num_reject_steps
 from sanbai.training.reward import num_reward_steps, train_reward
 from sanbai.training.reward_model import load_reward_model
-from sanbai.training.supervise import encode_demonstrations, num_supervise_steps, supervise
+from sanbai.training.supervise import SuperviseRecipe, encode_demonstrations, num_supervise_steps, supervise
 from sanbai.world.oracle import judge as judge_answer
 
 #: What lies above the stages' floors and decides what they are given.
@@ -148,15 +150,18 @@ class Pipeline:
 
     def supervised(self, base: Artifact, shards: Artifact, demonstrations: Artifact) -> Artifact:
         """Fine-tune the base model on the demonstrations."""
+        return self._imitate("supervise", self.recipe.supervise, base, shards, demonstrations)
+
+    def _imitate(
+        self, name: str, recipe: SuperviseRecipe, base: Artifact, shards: Artifact, demonstrations: Artifact
+    ) -> Artifact:
         tokenizer = load_tokenizer(base)
-        items = encode_demonstrations(
-            tokenizer, read_demonstrations(demonstrations), row_length=self.recipe.supervise.row_length
-        )
+        items = encode_demonstrations(tokenizer, read_demonstrations(demonstrations), row_length=recipe.row_length)
 
         def build(stage: Stage) -> Mapping[str, Any]:
             return supervise(
                 stage,
-                self.recipe.supervise,
+                recipe,
                 self.recipe.compute,
                 model=load_language_model(base.path),
                 tokenizer=tokenizer,
@@ -166,10 +171,9 @@ class Pipeline:
                 adapter=self.recipe.adapter,
             )
 
-        sections = self._with_compute(supervise=self.recipe.supervise, adapter=self.recipe.adapter)
+        sections = self._with_compute(supervise=recipe, adapter=self.recipe.adapter)
         parents = {"base": base, "shards": shards, "demonstrations": demonstrations}
-        num_steps = num_supervise_steps(self.recipe.supervise, items)
-        return self._run("model", "supervise", "training", sections, parents, num_steps, build)
+        return self._run("model", name, "training", sections, parents, num_supervise_steps(recipe, items), build)
 
     def student(self, teacher: Artifact, shards: Artifact) -> Artifact:
         """Distil a model with experts into a dense one.
@@ -307,10 +311,63 @@ class Pipeline:
 
         sections = self._with_compute(reward=recipe)
         parents = {"supervised": supervised, "snapshot": snapshot, "demonstrations": demonstrations}
-        num_prompts = len({canonical_json(list(ranking.messages)) for ranking in rankings})
-        num_steps = num_reward_steps(recipe, round(num_prompts * (1 - recipe.validation_share)))
+        num_steps = num_reward_steps(recipe, _num_training_prompts(rankings, recipe.validation_share))
         inputs = {"rankings": _digest(rankings)}
         return self._run("model", name, "training", sections, parents, num_steps, build, inputs)
+
+    def direct(self, start: Artifact, snapshot: Artifact, rankings: Sequence[Ranking]) -> Artifact:
+        """Fit a model that answers, which is also the reference, to some rankings of a snapshot, without a judge.
+
+        Args:
+            start: the model.
+            snapshot: where the rankings are from.
+            rankings: the ones that this model may see.
+        """
+        recipe = self.recipe.direct
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return train_direct(
+                stage,
+                recipe,
+                self.recipe.compute,
+                policy=load_language_model(start.path),
+                tokenizer=load_tokenizer(start),
+                rankings=rankings,
+            )
+
+        sections = self._with_compute(direct=recipe)
+        num_steps = num_direct_steps(recipe, _num_training_prompts(rankings, recipe.validation_share))
+        parents = {"start": start, "snapshot": snapshot}
+        inputs = {"rankings": _digest(rankings)}
+        return self._run("model", "direct", "training", sections, parents, num_steps, build, inputs)
+
+    def best_answers(self, policy: Artifact, reward: Artifact, judge: Artifact) -> Artifact:
+        """Answer prompts several times and keep what the reward model likes best, as demonstrations."""
+        recipe, compute = self.recipe.reject, self.recipe.compute
+        prompts = self.material.prompts("practise", recipe.num_prompts)
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return keep_best(
+                stage,
+                recipe,
+                compute,
+                policy=load_language_model(policy.path),
+                reward=load_reward_model(reward.path, compute),
+                judge=load_reward_model(judge.path, compute),
+                tokenizer=load_tokenizer(policy),
+                prompts=prompts,
+            )
+
+        # How they are imitated afterwards changes no answer.
+        drawn_by = recipe.model_copy(update={"supervise": SuperviseRecipe()})
+        sections = {**self._source_sections("compute"), "reject": drawn_by}
+        parents = {"policy": policy, "reward": reward, "judge": judge}
+        num_steps = num_reject_steps(recipe, len(prompts))
+        return self._run("demonstrations", "best answers", "training", sections, parents, num_steps, build)
+
+    def rejected(self, policy: Artifact, shards: Artifact, best: Artifact) -> Artifact:
+        """Let a model imitate the best of its own answers: one step of expert iteration."""
+        return self._imitate("reject", self.recipe.reject.supervise, policy, shards, best)
 
     def policy(
         self,
@@ -623,6 +680,11 @@ def _share_vocabulary(first: Artifact, second: Artifact) -> bool:
     return words.vocab_size == others.vocab_size and all(
         words.token_bytes(token) == others.token_bytes(token) for token in range(words.vocab_size)
     )
+
+
+def _num_training_prompts(rankings: Sequence[Ranking], validation_share: float) -> int:
+    """Return about how many different prompts are trained on; for the progress bar."""
+    return round(len({canonical_json(list(ranking.messages)) for ranking in rankings}) * (1 - validation_share))
 
 
 def _digest(rankings: Sequence[Ranking]) -> str:

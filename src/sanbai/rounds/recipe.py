@@ -22,12 +22,14 @@ from sanbai.rounds.gate import GateRecipe
 from sanbai.rounds.tasks import LabelRecipe
 from sanbai.text.recipe import TokenizerRecipe
 from sanbai.training.classify import ClassifyRecipe
+from sanbai.training.direct import DirectRecipe
 from sanbai.training.distill import DistillRecipe
 from sanbai.training.expert_iteration import ExpertIterationRecipe
 from sanbai.training.group import GroupRecipe
 from sanbai.training.objective import misfit
 from sanbai.training.ppo import PpoRecipe
 from sanbai.training.pretrain import PretrainRecipe
+from sanbai.training.reject import RejectRecipe
 from sanbai.training.reward import RewardRecipe
 from sanbai.training.supervise import SuperviseRecipe
 from sanbai.world.recipe import WorldRecipe
@@ -106,6 +108,10 @@ class Recipe(RecipeSection):
     """Section `[group]`; no part of the round."""
     expert_iteration: ExpertIterationRecipe = ExpertIterationRecipe()
     """Section `[expert_iteration]`; no part of the round."""
+    direct: DirectRecipe = DirectRecipe()
+    """Section `[direct]`; no part of the round."""
+    reject: RejectRecipe = RejectRecipe()
+    """Section `[reject]`; no part of the round."""
     evaluate: EvaluateRecipe = EvaluateRecipe()
     """Section `[evaluate]`."""
     gate: GateRecipe = GateRecipe()

@@ -60,12 +60,12 @@ def draw_candidates(
 ) -> Candidates:
     """Answer each prompt `num_candidates` times and score each different answer once.
 
-    A prompt is read once for all its answers; equal answers to it have equal scores, to the bit.
+    A prompt is read once for all its answers.
 
     Args:
         policy: left as it is.
         prompts: token ids.
-        score: usually a `RewardModel`; asked once, with all different answers.
+        score: usually a `RewardModel`; see `score_different`.
         sampling: the rule; warped sampling is another distribution than the policy's, so practice leaves it off.
         compute: in bfloat16 the sampler's weights are cast too.
         tokenizer: knows what ends an answer.
@@ -85,9 +85,19 @@ def draw_candidates(
         precision=decoding_precision(compute),
     )
     rollouts = Rollouts(repeated, completions)
-    rows = [(tuple(prompt), tuple(answer)) for prompt, answer in zip(repeated, rollouts.responses, strict=True)]
+    score_N = score_different(score, rollouts)
+    return Candidates(rollouts, score_N.view(len(prompts), num_candidates))
+
+
+def score_different(score: Score, rollouts: Rollouts) -> Tensor:
+    """Return score_N, each different answer to a prompt asked about once: equal answers score alike, to the bit.
+
+    Args:
+        score: asked once, with all different answers.
+        rollouts: prompts and answers, any of them repeated.
+    """
+    rows = [(tuple(prompt), tuple(answer)) for prompt, answer in zip(rollouts.prompts, rollouts.responses, strict=True)]
     different = list(dict.fromkeys(rows))
     scores = score([prompt for prompt, _ in different], [answer for _, answer in different])
     score_of = dict(zip(different, scores, strict=True))
-    score_N = torch.tensor([score_of[row] for row in rows])
-    return Candidates(rollouts, score_N.view(len(prompts), num_candidates))
+    return torch.tensor([score_of[row] for row in rows])

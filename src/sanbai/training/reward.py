@@ -11,13 +11,10 @@ end `validation_loss` and `validation_accuracy` on prompts that were not trained
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -25,7 +22,6 @@ from sanbai.data.conversations import Conversation
 from sanbai.data.rankings import Ranking
 from sanbai.foundation.device import Compute, autocast
 from sanbai.foundation.errors import DataError
-from sanbai.foundation.files import canonical_json
 from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
@@ -33,16 +29,23 @@ from sanbai.foundation.stage import Stage
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import save_model
 from sanbai.objectives.reward import pair_accuracy, ranking_loss
-from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.checkpoint import Checkpoints, Weights
 from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
-from sanbai.training.order import endless_order
+from sanbai.training.ranked_prompts import (
+    RankedPrompt,
+    batch_of,
+    collect_ranked_prompts,
+    num_batches,
+    split_by_prompt,
+    stack_preferences,
+    to_grid,
+)
 from sanbai.training.reward_model import calibrate, encode_answer, save_calibration
 from sanbai.training.schedule import cosine_rate
 from sanbai.training.sequences import group_by_tokens
-from sanbai.training.trees import Tree, pack_trees
+from sanbai.training.trees import pack_trees
 
 
 class RewardRecipe(RecipeSection):
@@ -74,80 +77,9 @@ class RewardRecipe(RecipeSection):
     """Section `[reward.optimizer]`."""
 
 
-@dataclass(frozen=True, slots=True)
-class RankedPrompt:
-    """One element of a batch.
-
-    Attributes:
-        key: names the prompt, equal for equal messages.
-        tree: the prompt, and each different answer with its `<|end|>`.
-        preference_KK: how many labelers placed answer i strictly above answer j.
-    """
-
-    key: str
-    tree: Tree
-    preference_KK: NDArray[np.float32]
-
-
-def collect_ranked_prompts(
-    tokenizer: Tokenizer, rankings: Iterable[Ranking], *, max_prompt_tokens: int, max_response_tokens: int
-) -> list[RankedPrompt]:
-    """Bring all rankings of a prompt together, equal answers as one.
-
-    A preference between two equal texts says nothing and is dropped; so are prompts without any strict preference.
-
-    Args:
-        tokenizer: encodes prompts and answers.
-        rankings: of any number of labelers.
-        max_prompt_tokens: longer prompts lose their beginning.
-        max_response_tokens: longer answers are left out.
-
-    Raises:
-        DataError: no strict preference at all.
-    """
-    by_prompt: dict[str, list[Ranking]] = {}
-    for ranking in rankings:
-        by_prompt.setdefault(canonical_json(list(ranking.messages)), []).append(ranking)
-    elements = []
-    for key in sorted(by_prompt):
-        same = by_prompt[key]
-        texts = dict.fromkeys(text for ranking in same for text in ranking.responses)
-        prompt = encode_prompt(tokenizer, same[0].messages, max_tokens=max_prompt_tokens)
-        answers = {text: tokenizer.encode(text) for text in texts}
-        answers = {text: tokens for text, tokens in answers.items() if len(tokens) <= max_response_tokens}
-        number = {text: index for index, text in enumerate(answers)}
-        preference_KK = np.zeros((len(answers), len(answers)), dtype=np.float32)
-        for ranking in same:
-            for better, worse in ranking.pairs():
-                chosen, rejected = ranking.responses[better], ranking.responses[worse]
-                if chosen != rejected and chosen in number and rejected in number:
-                    preference_KK[number[chosen], number[rejected]] += 1
-        if preference_KK.any():
-            ended = tuple((*tokens, tokenizer.reserved.end) for tokens in answers.values())
-            elements.append(RankedPrompt(key, Tree(tuple(prompt), ended), preference_KK))
-    if not elements:
-        raise DataError("no ranking places one answer above another; collect rankings that are not all ties")
-    return elements
-
-
-def split_by_prompt(
-    elements: Sequence[RankedPrompt], share: float, *, seed: int
-) -> tuple[list[RankedPrompt], list[RankedPrompt]]:
-    """Return (training, held out); where a prompt falls depends on its text and the seed, not on other prompts.
-
-    Raises:
-        DataError: nothing is left to train on.
-    """
-    held_out = [derive_seed(seed, "held out", element.key) / 2**63 < share for element in elements]
-    training = [element for element, out in zip(elements, held_out, strict=True) if not out]
-    if not training:
-        raise DataError(f"all {len(elements)} ranked prompts fell into the held-out share {share}; collect more")
-    return training, [element for element, out in zip(elements, held_out, strict=True) if out]
-
-
 def num_reward_steps(recipe: RewardRecipe, num_prompts: int) -> int:
     """Return the steps in which `num_prompts` training prompts are read `num_epochs` times, `max_steps` at most."""
-    return min(recipe.max_steps, -(-num_prompts * recipe.num_epochs // recipe.batch_prompts))
+    return min(recipe.max_steps, num_batches(num_prompts, size=recipe.batch_prompts, num_epochs=recipe.num_epochs))
 
 
 def train_reward(
@@ -187,15 +119,15 @@ def train_reward(
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(scalar), optimizer=optimizer)
     step, _ = checkpoints.resume()
 
-    num_visits = len(training) * recipe.num_epochs
     num_steps = num_reward_steps(recipe, len(training))
     while step < num_steps:
-        start = step * recipe.batch_prompts
-        count = min(recipe.batch_prompts, num_visits - start)
-        order = endless_order(
-            len(training), start=start, count=count, seed=derive_seed(stage.seed, stage.name, "order")
+        batch = batch_of(
+            training,
+            step,
+            size=recipe.batch_prompts,
+            num_epochs=recipe.num_epochs,
+            seed=derive_seed(stage.seed, stage.name, "order"),
         )
-        batch = [training[index] for index in order]
         loss, accuracy = _rank(scalar, batch, compute, max_tokens=recipe.micro_batch_tokens, learn=True)
         rate = cosine_rate(step, peak=recipe.learning_rate, num_steps=num_steps, warmup_steps=recipe.warmup_steps)
         grad_norm = optimizer.step(rate)
@@ -230,9 +162,9 @@ def _rank(
 
     def loss_of(number: int) -> Tensor:
         part = [batch[index] for index in groups[number]]
-        preference_BKK = _stack_preferences(part).to(model.head.weight.device)
+        preference_BKK = stack_preferences(part).to(model.head.weight.device)
         with autocast(compute):
-            reward_BK = _score_part(model, part, preference_BKK.shape[1])
+            reward_BK = _score_part(model, part)
         pairs_G[number] = preference_BKK.sum()
         right_G[number] = pair_accuracy(reward_BK.detach(), preference_BKK) * pairs_G[number]
         return ranking_loss(reward_BK, preference_BKK, denominator=len(batch))
@@ -248,7 +180,7 @@ def _rank(
     return loss, (right_G.sum() / pairs_G.sum()).item()
 
 
-def _score_part(model: ScalarModel, part: Sequence[RankedPrompt], num_answers: int) -> Tensor:
+def _score_part(model: ScalarModel, part: Sequence[RankedPrompt]) -> Tensor:
     """Return reward_BK: every prompt and answer once through the model, read at its last token; 0 on padding."""
     device = model.head.weight.device
     packed = pack_trees([element.tree for element in part], context=model.config.max_positions, device=device)
@@ -258,26 +190,7 @@ def _score_part(model: ScalarModel, part: Sequence[RankedPrompt], num_answers: i
         segments_BT=packed.segments_BT,
         branches_BT=packed.branches_BT,
     )
-    reward_N = value_BT.flatten().index_select(0, packed.last_N)
-    cell_N = torch.tensor(
-        [
-            prompt * num_answers + answer
-            for prompt, element in enumerate(part)
-            for answer in range(len(element.tree.answers))
-        ],
-        device=device,
-    )
-    empty = torch.zeros(len(part) * num_answers, device=device)
-    return empty.index_copy(0, cell_N, reward_N).view(len(part), num_answers)
-
-
-def _stack_preferences(part: Sequence[RankedPrompt]) -> Tensor:
-    num_answers = max(len(element.tree.answers) for element in part)
-    preference_BKK = torch.zeros(len(part), num_answers, num_answers)
-    for number, element in enumerate(part):
-        size = len(element.tree.answers)
-        preference_BKK[number, :size, :size] = torch.from_numpy(element.preference_KK)
-    return preference_BKK
+    return to_grid(value_BT.flatten().index_select(0, packed.last_N), part)
 
 
 def _validate(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import fsum
 
 import torch
 from torch import Tensor
@@ -19,8 +20,9 @@ from sanbai.foundation.device import Compute, autocast
 from sanbai.foundation.parallel import map_parts
 from sanbai.generation.engine import Completion
 from sanbai.model.heads import LanguageModel, ScalarModel
+from sanbai.objectives.kl import kl_estimate
 from sanbai.objectives.language import entropy, token_logprobs
-from sanbai.training.sequences import PackedSequences, pack_sequences
+from sanbai.training.sequences import PackedSequences, group_by_tokens, pack_sequences
 
 #: (prompts, responses) as token ids -> one number a response.
 Score = Callable[[Sequence[Sequence[int]], Sequence[Sequence[int]]], Sequence[float]]
@@ -122,6 +124,37 @@ def response_values(model: ScalarModel, layout: Layout, *, compute: Compute) -> 
     with autocast(compute):
         value_BT = model(layout.sequences.tokens_BT, segments_BT=layout.sequences.segments_BT)
     return layout.to_grid(value_BT.flatten().index_select(0, layout.before_M))
+
+
+@torch.no_grad()
+def response_kl(
+    rollouts: Rollouts,
+    policy: LanguageModel,
+    reference: LanguageModel,
+    *,
+    temperature: float,
+    compute: Compute,
+    max_tokens: int,
+) -> float:
+    """Return the mean KL(policy ‖ reference) in nats a response, by k3, from responses that the policy has drawn.
+
+    Args:
+        rollouts: sampled at `temperature`, not warped.
+        policy: that drew them.
+        reference: what it may not stray far from.
+        temperature: the sampler's.
+        compute: precision and device.
+        max_tokens: computed at once.
+    """
+
+    def kl_of(group: Sequence[int]) -> float:
+        layout = lay_out(rollouts, group, context=policy.config.max_positions, device=compute.device)
+        logprob_GR, reference_GR = (
+            response_logprobs(model, layout, temperature=temperature, compute=compute) for model in (policy, reference)
+        )
+        return kl_estimate(logprob_GR, reference_GR, estimator="k3").sum().item()
+
+    return fsum(map_parts(kl_of, group_by_tokens(rollouts.lengths, max_tokens=max_tokens))) / len(rollouts.prompts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ A tree is a segment of its row; within it the prompt is branch 0 and the answers
 prompt and themselves and never each other (`model.mask`). An answer's positions continue the prompt's, so the numbers
 are those of separate passes, with a third of their tokens at seven answers of a quarter of the prompt's length.
 
-Shapes: N answers, B rows, T positions a row.
+Shapes: N answers, M tokens of all answers, P trees as laid out, B rows, T positions a row.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ class PackedTrees:
         branches_BT: 0 for prompts and padding, 1, 2, ... for the answers of a tree.
         positions_BT: distance from the prompt's start, each answer's continuing the prompt's.
         last_N: index in the flattened B·T of each answer's last token, trees and answers in their order.
+        token_M: index in the flattened B·T of each token of the answers, in their order.
+        before_M: index of the token before it: within the answer, or the prompt's last.
+        answer_M: the answer, 0 to N - 1, that the token is of.
     """
 
     tokens_BT: Tensor
@@ -50,6 +53,9 @@ class PackedTrees:
     branches_BT: Tensor
     positions_BT: Tensor
     last_N: Tensor
+    token_M: Tensor
+    before_M: Tensor
+    answer_M: Tensor
 
 
 def pack_trees(trees: Sequence[Tree], *, context: int, device: torch.device | str = "cpu") -> PackedTrees:
@@ -59,19 +65,19 @@ def pack_trees(trees: Sequence[Tree], *, context: int, device: torch.device | st
     prompt with one answer is (the model then says so).
 
     Args:
-        trees: at least one answer each, of at least one token.
+        trees: a prompt and at least one answer each, of at least one token.
         context: positions that the model has.
         device: where the tensors go.
     """
     parts = [part for tree in trees for part in _split(tree, context)]
-    length_M = np.array([part.num_tokens for part in parts], dtype=np.int64)
-    width = max(int(length_M.max()), min(ROW_TOKENS, context))
-    row_M = best_fit(length_M, width)
-    num_rows = int(row_M.max()) + 1
+    length_P = np.array([part.num_tokens for part in parts], dtype=np.int64)
+    width = max(int(length_P.max()), min(ROW_TOKENS, context))
+    row_P = best_fit(length_P, width)
+    num_rows = int(row_P.max()) + 1
     tokens_BT, segments_BT, branches_BT, positions_BT = (np.zeros((num_rows, width), dtype=np.int64) for _ in range(4))
     filled_B, num_trees_B = [0] * num_rows, [0] * num_rows
-    last_N = []
-    for part, row in zip(parts, row_M.tolist(), strict=True):
+    last_N, token_M, before_M, answer_M = (list[int]() for _ in range(4))
+    for part, row in zip(parts, row_P.tolist(), strict=True):
         num_trees_B[row] += 1
         for branch, tokens in enumerate((part.prompt, *part.answers)):
             start, end = filled_B[row], filled_B[row] + len(tokens)
@@ -81,10 +87,17 @@ def pack_trees(trees: Sequence[Tree], *, context: int, device: torch.device | st
             branches_BT[row, start:end] = branch
             positions_BT[row, start:end] = np.arange(first, first + len(tokens))
             filled_B[row] = end
-            if branch:
-                last_N.append(row * width + end - 1)
-    arrays = (tokens_BT, segments_BT, branches_BT, positions_BT, np.array(last_N, dtype=np.int64))
-    return PackedTrees(*(torch.from_numpy(array).to(device) for array in arrays))
+            places = range(row * width + start, row * width + end)
+            if branch == 0:
+                prompt_end = places[-1]
+                continue
+            answer_M += [len(last_N)] * len(places)
+            token_M += places
+            before_M += [prompt_end, *places[:-1]]
+            last_N.append(places[-1])
+    arrays = (tokens_BT, segments_BT, branches_BT, positions_BT)
+    indices = (np.array(index, dtype=np.int64) for index in (last_N, token_M, before_M, answer_M))
+    return PackedTrees(*(torch.from_numpy(array).to(device) for array in (*arrays, *indices)))
 
 
 def _split(tree: Tree, context: int) -> list[Tree]:
