@@ -212,9 +212,8 @@ def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRe
     mask_NR = rollouts.mask()
     unfinished_N = torch.tensor([completion.finish_reason == "length" for completion in rollouts.completions])
     kl_NR = kl_estimate(readings.logprob_NR, readings.reference_logprob_NR, estimator="k1")
-    reward_NR = token_rewards(
-        score_N - recipe.unfinished_penalty * unfinished_N, kl_NR, mask_NR, kl_coef=recipe.kl_coef
-    )
+    outcome_N = torch.where(unfinished_N, score_N - recipe.unfinished_penalty, score_N)
+    reward_NR = token_rewards(outcome_N, kl_NR, mask_NR, kl_coef=recipe.kl_coef)
     advantage_NR = generalized_advantages(
         reward_NR,
         readings.value_NR,
