@@ -126,7 +126,7 @@ def train_ppo(
         seed=derive_seed(stage.seed, "ppo", "judge"),
     )
     learner = watch.learner
-    critic = Critic(value.to(compute.device), Optimizer(value, recipe.optimizer))
+    critic = Critic(value.to(compute.device).eval(), Optimizer(value, recipe.optimizer))
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **watch.saved(), **critic.saved())
     step, state = checkpoints.resume()
     documents = open_documents(
@@ -193,6 +193,7 @@ class Experience:
     rollouts: Rollouts
     readings: Readings
     mask_NR: Tensor
+    reward_NR: Tensor
     advantage_NR: Tensor
     return_NR: Tensor
 
@@ -226,6 +227,7 @@ def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRe
         rollouts,
         readings,
         mask_NR,
+        reward_NR,
         advantage_NR=whiten(advantage_NR, mask_NR),
         return_NR=advantage_NR + readings.value_NR,
     )
@@ -234,10 +236,10 @@ def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRe
 def describe(experience: Experience, score_N: Tensor) -> dict[str, float]:
     """Return an iteration's numbers before its updates; see the module."""
     readings, mask_NR = experience.readings, experience.mask_NR
-    explained = explained_variance(readings.value_NR, experience.return_NR, mask_NR).item()
     return {
         **rollout_numbers(experience.rollouts, readings, mask_NR, score_N),
-        "explained_variance": explained,
+        "rlhf_reward": experience.reward_NR.sum(1).mean().item(),
+        "explained_variance": explained_variance(readings.value_NR, experience.return_NR, mask_NR).item(),
     }
 
 
