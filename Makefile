@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: evidence-alignment parity reference help quickstart setup test check fix check-long bench bench-generation browser clean
+.PHONY: evidence-alignment parity traps reference help quickstart setup test check fix check-long bench bench-generation browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ reference: setup ## write docs/reference from the recipe's section classes
 
 parity: setup ## compare every family with transformers and write docs/parity.md
 	$(BIN)/python -m tests.model.parity_table docs/parity.md
+
+traps: setup ## write the table of planted faults into docs/stages/ppo.md
+	$(BIN)/python -m tests.training.planted docs/stages/ppo.md
 
 bench: setup ## measure speed; results are printed, never asserted
 	$(BIN)/python -m benchmarks

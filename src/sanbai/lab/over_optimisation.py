@@ -17,14 +17,14 @@ from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.run import read_metrics
 from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Stage, run_stage
-from sanbai.generation.engine import generate
 from sanbai.generation.sampling import Sampling
 from sanbai.lab.assistants import Assistants
 from sanbai.lab.trials import Phenomenon
 from sanbai.model.hugging_face import load_language_model
-from sanbai.objectives.best_of_n import best_of_n_kl, best_of_n_mean
+from sanbai.objectives.best_of import best_of_kl_bound, best_of_value
 from sanbai.rounds.pipeline import MODULES
 from sanbai.text.chat_template import encode_prompt
+from sanbai.training.candidates import draw_candidates, score_different
 from sanbai.training.ppo import train_ppo
 from sanbai.training.rollouts import Score
 from sanbai.world.labelers import judged
@@ -130,40 +130,25 @@ def gold_score(assistants: Assistants) -> Score:
 
 def best_of_n_curve(assistants: Assistants) -> dict[str, float]:
     """Return √KL, proxy and gold of the best of n answers by the reward model, for each n."""
-    rewards, golds = candidates(assistants)
+    recipe, compute = assistants.recipe, assistants.recipe.compute
+    drawn = draw_candidates(
+        load_language_model(assistants.ancestry.supervised.path),
+        encoded(assistants, "watch", NUM_WATCHED),
+        assistants.reward_model(assistants.judges.reward),
+        Sampling(temperature=recipe.ppo.temperature, max_new_tokens=recipe.ppo.max_new_tokens),
+        compute,
+        assistants.tokenizer,
+        num_candidates=NUM_CANDIDATES,
+        batch_size=recipe.label.batch_size,
+        seed=derive_seed(recipe.seed, "candidates"),
+    )
+    gold_PK = score_different(gold_score(assistants), drawn.rollouts).view_as(drawn.score_PK)
     figures: dict[str, float] = {}
     for n in BEST_OF:
-        figures[f"best of n √KL {n:04d}"] = math.sqrt(best_of_n_kl(n))
-        figures[f"best of n proxy {n:04d}"] = sum(best_of_n_mean(row, row, n=n) for row in rewards) / len(rewards)
-        figures[f"best of n gold {n:04d}"] = sum(
-            best_of_n_mean(row, gold, n=n) for row, gold in zip(rewards, golds, strict=True)
-        ) / len(rewards)
+        figures[f"best of n √KL {n:04d}"] = math.sqrt(best_of_kl_bound(n))
+        for name, value_PK in (("proxy", drawn.score_PK), ("gold", gold_PK)):
+            figures[f"best of n {name} {n:04d}"] = best_of_value(drawn.score_PK, value_PK, num=n).mean().item()
     return figures
-
-
-def candidates(assistants: Assistants) -> tuple[list[list[float]], list[list[float]]]:
-    """Return the reward and the gold utility of each answer drawn to each watched prompt."""
-    recipe, tokenizer = assistants.recipe, assistants.tokenizer
-    prompts = encoded(assistants, "watch", NUM_WATCHED)
-    asked = [(number, draw) for number in range(len(prompts)) for draw in range(NUM_CANDIDATES)]
-    completions = generate(
-        load_language_model(assistants.ancestry.supervised.path),
-        [prompts[number] for number, _ in asked],
-        Sampling(temperature=recipe.ppo.temperature, max_new_tokens=recipe.ppo.max_new_tokens),
-        seeds=[derive_seed(recipe.seed, "candidates", number, draw) for number, draw in asked],
-        stop_ids=tokenizer.reserved.ends(),
-        batch_size=recipe.label.batch_size,
-    )
-    responses = [completion.tokens for completion in completions]
-    each = [prompts[number] for number, _ in asked]
-    proxy = assistants.reward_model(assistants.judges.reward)(each, responses)
-    gold = gold_score(assistants)(each, responses)
-    return rows_of(proxy), rows_of(list(gold))
-
-
-def rows_of(values: Sequence[float]) -> list[list[float]]:
-    """Cut the values into one list a prompt."""
-    return [list(values[start : start + NUM_CANDIDATES]) for start in range(0, len(values), NUM_CANDIDATES)]
 
 
 def encoded(assistants: Assistants, purpose: Any, num: int) -> list[list[int]]:

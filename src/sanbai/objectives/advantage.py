@@ -1,8 +1,7 @@
 """Rewards a token, returns and advantages for responses of different lengths, with gaps.
 
 Shapes: B responses, T tokens. A mask is 1 on the tokens that the policy chose; 0 on padding and on tokens that others
-    wrote in between
-(a tool's output). The value of token t, V_t, is read *before* t is written: at the position of the token before it.
+wrote in between (a tool's output). The value of token t, V_t, is read *before* t is written: at the position of the token before it.
 """
 
 from __future__ import annotations
@@ -29,10 +28,11 @@ def token_rewards(score_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, *, kl_coef: f
         kl_coef: β, 0 or more.
 
     Returns:
-        float32, 0 where the mask is 0.
+        float32 (float64 stays), 0 where the mask is 0.
     """
-    reward_BT = torch.where(mask_BT.bool(), -kl_coef * kl_BT.float(), 0.0)
-    return reward_BT.scatter_add(1, last_token(mask_BT).unsqueeze(1), score_B.float().unsqueeze(1))
+    exact = torch.promote_types(kl_BT.dtype, torch.float32)
+    reward_BT = torch.where(mask_BT.bool(), -kl_coef * kl_BT.to(exact), 0.0)
+    return reward_BT.scatter_add(1, last_token(mask_BT).unsqueeze(1), score_B.to(exact).unsqueeze(1))
 
 
 def generalized_advantages(

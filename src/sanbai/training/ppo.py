@@ -132,7 +132,7 @@ def train_ppo(
         seed=derive_seed(stage.seed, "ppo", "judge"),
     )
     learner = watch.learner
-    critic = Critic(value.to(compute.device), Optimizer(value, recipe.optimizer))
+    critic = Critic(value.to(compute.device).eval(), Optimizer(value, recipe.optimizer))
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **watch.saved(), **critic.saved())
     step, state = checkpoints.resume()
     documents = open_documents(
@@ -199,6 +199,7 @@ class Experience:
     rollouts: Rollouts
     readings: Readings
     mask_NR: Tensor
+    reward_NR: Tensor
     advantage_NR: Tensor
     return_NR: Tensor
 
@@ -218,9 +219,8 @@ def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRe
     mask_NR = rollouts.mask()
     unfinished_N = torch.tensor([completion.finish_reason == "length" for completion in rollouts.completions])
     kl_NR = kl_estimate(readings.logprob_NR, readings.reference_logprob_NR, estimator="k1")
-    reward_NR = token_rewards(
-        score_N - recipe.unfinished_penalty * unfinished_N, kl_NR, mask_NR, kl_coef=recipe.kl_coef
-    )
+    outcome_N = torch.where(unfinished_N, score_N - recipe.unfinished_penalty, score_N)
+    reward_NR = token_rewards(outcome_N, kl_NR, mask_NR, kl_coef=recipe.kl_coef)
     advantage_NR = generalized_advantages(
         reward_NR,
         readings.value_NR,
@@ -233,6 +233,7 @@ def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRe
         rollouts,
         readings,
         mask_NR,
+        reward_NR,
         advantage_NR=whiten(advantage_NR, mask_NR),
         return_NR=advantage_NR + readings.value_NR,
     )
@@ -241,10 +242,10 @@ def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRe
 def describe(experience: Experience, score_N: Tensor) -> dict[str, float]:
     """Return an iteration's numbers before its updates; see the module."""
     readings, mask_NR = experience.readings, experience.mask_NR
-    explained = explained_variance(readings.value_NR, experience.return_NR, mask_NR).item()
     return {
         **rollout_numbers(experience.rollouts, readings, mask_NR, score_N),
-        "explained_variance": explained,
+        "rlhf_reward": experience.reward_NR.sum(1).mean().item(),
+        "explained_variance": explained_variance(readings.value_NR, experience.return_NR, mask_NR).item(),
     }
 
 

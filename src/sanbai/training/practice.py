@@ -188,7 +188,7 @@ def rollout_numbers(rollouts: Rollouts, readings: Readings, mask_NR: Tensor, sco
         for estimator in ("k1", "k3")
     )
     num_responses = len(score_N)
-    mismatch_NR = (rollouts.sampler_logprobs() - readings.logprob_NR).abs() * mask_NR
+    mismatch_NR = (rollouts.sampler_logprobs() - readings.logprob_NR) * mask_NR
     finished = sum(completion.finish_reason == "stop" for completion in rollouts.completions)
     numbers = {
         "reward": score_N.mean(),
@@ -197,8 +197,9 @@ def rollout_numbers(rollouts: Rollouts, readings: Readings, mask_NR: Tensor, sco
         "kl_k3": masked_sum(k3_NR, mask_NR) / num_responses,
         "entropy": masked_mean(readings.entropy_NR, mask_NR),
         "length": mask_NR.sum() / num_responses,
-        "mismatch": masked_mean(mismatch_NR, mask_NR),
-        "max_mismatch": mismatch_NR.max(),
+        "mismatch": masked_mean(mismatch_NR.abs(), mask_NR),
+        "max_mismatch": mismatch_NR.abs().max(),
+        "max_mismatch_ratio": mismatch_NR.sum(1).abs().max().exp(),
     }
     return {**{name: number.item() for name, number in numbers.items()}, "finished": finished / num_responses}
 
@@ -232,9 +233,12 @@ class Watch:
         prompts: Sequence[Sequence[int]],
         seed: int,
     ) -> Watch:
-        """Gather a policy's learner, with a brake that has seen nothing yet."""
+        """Gather a policy's learner, with a brake that has seen nothing yet.
+
+        Experts' jitter and dropout are off from here on: the ratio compares one distribution with itself.
+        """
         learner = Learner.gather(
-            policy.to(compute.device),
+            policy.to(compute.device).eval(),
             recipe.optimizer,
             ema_decay=recipe.ema_decay,
             keeps_average=recipe.keep == "average",

@@ -196,8 +196,8 @@ def read(
         temperature: the sampler's.
         compute: precision and device.
     """
-    shape = rollouts.mask().shape
-    logprob_NR, reference_NR, value_NR, entropy_NR = (torch.zeros(shape) for _ in range(4))
+    shape, exact = rollouts.mask().shape, torch.promote_types(policy.head_weight.dtype, torch.float32)
+    logprob_NR, reference_NR, value_NR, entropy_NR = (torch.zeros(shape, dtype=exact) for _ in range(4))
 
     def read_group(group: Sequence[int]) -> None:
         layout = lay_out(rollouts, group, context=policy.config.max_positions, device=compute.device)
