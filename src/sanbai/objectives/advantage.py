@@ -1,7 +1,8 @@
 """Rewards a token, returns and advantages for responses of different lengths, with gaps.
 
 Shapes: B responses, T tokens. A mask is 1 on the tokens that the policy chose; 0 on padding and on tokens that others
-wrote in between (a tool's output). The value of token t, V_t, is read *before* t is written: at the position of the token before it.
+wrote in between (a tool's output). The value of token t, V_t, is read *before* t is written: at the position of the
+token before it.
 """
 
 from __future__ import annotations
