@@ -13,7 +13,7 @@ from sanbai.foundation.recipe import read_toml, validate_recipe
 from sanbai.foundation.stage import Job
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
-from sanbai.lab import named_faults, over_optimisation
+from sanbai.lab import named_faults, over_optimisation, preference_methods
 from sanbai.lab.assistants import Assistants, open_assistants
 from sanbai.lab.hostile_labelers import turned_about
 from sanbai.lab.registry import EVIDENCE
@@ -27,11 +27,12 @@ SMOKE = Path(__file__).parent.parent / "cli" / "smoke.toml"
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     values = read_toml(SMOKE)
-    values |= {"num_demonstrations": 64}
-    values["pretrain"]["num_steps"] = 4
+    values |= {"num_demonstrations": 240}
+    values["pretrain"]["num_steps"] = 8
+    values["supervise"]["num_epochs"] = 4
     values["world"]["document_bytes"] = 200_000
     values["label"] |= {"num_prompts": 12, "num_heldout_prompts": 6}
-    values["ppo"] |= {"num_iterations": 1, "batch_prompts": 8}
+    values["ppo"] |= {"num_iterations": 1, "batch_prompts": 32, "minibatch_prompts": 32}
     values["evaluate"] |= {"num_prompts": 12, "num_documents": 4}
     return validate_recipe(Recipe, values, source=str(SMOKE))
 
@@ -55,6 +56,7 @@ def test_a_table_runs_writes_its_record_and_plot_and_is_not_measured_again(
     for module, sizes in (
         (over_optimisation, {"NUM_WATCHED": 6, "NUM_CANDIDATES": 4, "BEST_OF": (1, 2, 4), "LONGER": 1}),
         (named_faults, {"NUM_PROMPTS": 4, "NUM_QUESTIONS": 2}),
+        (preference_methods, {"NUM_ANSWERS": 2}),
     ):
         for constant, value in sizes.items():
             monkeypatch.setattr(module, constant, value)
@@ -151,3 +153,8 @@ def test_an_answer_changes_with_the_phrasing_only_if_it_is_right_once_and_wrong_
     assert named_faults.changing(phrased, rows) == 0.0  # type: ignore[arg-type]
     rows[-1].helpful = 1.0
     assert named_faults.changing(phrased, rows) == pytest.approx(1 / len(phrased))  # type: ignore[arg-type]
+
+
+def test_different_bigrams_are_counted_over_all_texts() -> None:
+    assert preference_methods.different_bigrams(["a b a b", "a b c", "d"]) == 3 / 5  # ab ba bc of ab ba ab, ab bc
+    assert preference_methods.different_bigrams(["one"]) == 0.0

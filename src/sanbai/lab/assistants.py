@@ -85,7 +85,7 @@ class Assistants:
     @cached_property
     def ancestry(self) -> Ancestry:
         """Tokenizer, shards, demonstrations, base and supervised model."""
-        return make_ancestry(self._pipeline())
+        return make_ancestry(self.pipeline())
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -131,7 +131,7 @@ class Assistants:
             *self.material.judged_prompts("label-heldout", recipe.num_heldout_prompts, round=round),
         ]
         prompts = {canonical_json(list(prompt.messages)): prompt for prompt in asked}
-        tasks = self._pipeline().tasks(policy, round=round)
+        tasks = self.pipeline().tasks(policy, round=round)
         rankings = list(before)
         for task in read_tasks(tasks.file("tasks.jsonl.gz")):
             prompt = prompts[canonical_json(list(task.messages))]
@@ -144,7 +144,7 @@ class Assistants:
     def taught(self, labels: Labels) -> Judges:
         """Train a reward model and a second judge on labels."""
         common = (self.ancestry.supervised, labels.snapshot, self.ancestry.demonstrations)
-        pipeline = self._pipeline()
+        pipeline = self.pipeline()
         return Judges(
             pipeline.reward("reward", *common, labels.by_use.training),
             pipeline.reward("judge", *common, labels.by_use.judge),
@@ -159,17 +159,17 @@ class Assistants:
         **changes: Any,
     ) -> Artifact:
         """Practise from a model; `changes` are fields of `[ppo]`."""
-        pipeline = self._pipeline(ppo=changes)
+        pipeline = self.pipeline(ppo=changes)
         return pipeline.policy(start, judges.reward, judges.judge, self.ancestry.shards, round=round)
 
     def supervised(self, num_demonstrations: int, **changes: Any) -> Artifact:
         """Imitate some demonstrations from the base model; `changes` are fields of `[supervise]`."""
-        pipeline = self._pipeline(supervise=changes, num_demonstrations=num_demonstrations)
+        pipeline = self.pipeline(supervise=changes, num_demonstrations=num_demonstrations)
         return pipeline.supervised(self.ancestry.base, self.ancestry.shards, pipeline.demonstrations())
 
     def measured(self, name: str, model: Artifact, *, round: int = 1) -> Measured:  # noqa: A002
         """Ask a model the held-out prompts of a round, and let it read the held-out documents."""
-        pipeline = self._pipeline(evaluate={"num_choices": 0})
+        pipeline = self.pipeline(evaluate={"num_choices": 0})
         report = pipeline.report({name: model}, self.ancestry.shards, round=round)
         found = read_json(report.file("evaluation.json"))["evaluation"][name]
         return Measured(
@@ -213,7 +213,7 @@ class Assistants:
             strict_pairs(rankings), lambda answers: model.score_answers(self.tokenizer, answers), seed=self.recipe.seed
         )
 
-    def _pipeline(self, **changes: Any) -> Pipeline:
+    def pipeline(self, **changes: Any) -> Pipeline:
         """Return the stages of the recipe with some fields changed; a section's changes are a mapping."""
         update = {
             name: getattr(self.recipe, name).model_copy(update=value) if isinstance(value, Mapping) else value

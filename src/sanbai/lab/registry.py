@@ -17,6 +17,7 @@ from sanbai.lab.length_liking import LENGTH_LIKING
 from sanbai.lab.named_faults import NAMED_FAULTS
 from sanbai.lab.next_sentence import NEXT_SENTENCE
 from sanbai.lab.over_optimisation import OVER_OPTIMISATION
+from sanbai.lab.preference_methods import PREFERENCE_METHODS
 from sanbai.lab.recollected_rankings import RECOLLECTED_RANKINGS
 from sanbai.lab.router_stability import ROUTER_STABILITY
 from sanbai.lab.sparse_against_dense import SPARSE_AGAINST_DENSE
@@ -43,6 +44,7 @@ EVIDENCE: dict[str, Phenomenon[Assistants]] = {
     phenomenon.name: phenomenon
     for phenomenon in (
         ALIGNMENT_TAX,
+        PREFERENCE_METHODS,
         OVER_OPTIMISATION,
         RECOLLECTED_RANKINGS,
         SUPERVISE_EPOCHS,
