@@ -25,7 +25,8 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.supervise import ADAPTER, SuperviseRecipe, supervise
+from sanbai.training.adapter_folder import ADAPTER
+from sanbai.training.supervise import SuperviseRecipe, supervise
 
 RECIPE = SuperviseRecipe(
     num_epochs=12.0,

@@ -20,13 +20,13 @@ from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
 from sanbai.model.adapters.adapter import Adapted, add_adapter, merge_adapter
-from sanbai.model.adapters.peft_folder import save_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.experts import set_expert_dropout
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 from sanbai.text.chat_template import encode_conversation
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.adapter_folder import NO_ADAPTER, write_adapter
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
 from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -34,10 +34,6 @@ from sanbai.training.pretrain import Evaluate, measure
 from sanbai.training.routing import Routing
 from sanbai.training.rows import row_parts
 from sanbai.training.schedule import cosine_rate
-
-#: Where an adapter lies in the stage's folder.
-ADAPTER = "adapter"
-NO_ADAPTER = AdapterRecipe()
 
 
 class SuperviseRecipe(RecipeSection):
@@ -202,9 +198,7 @@ def supervise(
 
 def _save_adapted(adapted: Adapted, stage: Stage, tokenizer: Tokenizer) -> None:
     """Write the adapter, and beside it the merged model if it can be merged."""
-    folder = stage.folder / ADAPTER
-    folder.mkdir(exist_ok=True)
-    save_adapter(adapted, folder, base=stage.parents["base"].name if "base" in stage.parents else None)
+    write_adapter(adapted, stage.folder, base=stage.parents.get("base"))
     if adapted.recipe.method == "lora":
         save_model(merge_adapter(adapted), stage.folder, tokenizer)
     else:
