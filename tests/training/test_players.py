@@ -74,6 +74,11 @@ def learned_bytes(model: nn.Module) -> int:
     return sum(each.numel() * each.element_size() for each in model.parameters() if each.requires_grad)
 
 
+def models_of(players: Players) -> list[nn.Module]:
+    """All who play, the value model among them."""
+    return [players.policy, copy_learning(players.reward.model), players.reward.model, players.judge.model]
+
+
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
@@ -333,13 +338,20 @@ def test_adapted_players_say_before_the_first_step_what_whole_models_say(house: 
 def test_five_players_take_the_memory_of_one_model_and_what_learns(house: House, model: LanguageModel) -> None:
     players = house.players()
     learner = Learner.gather(players.policy, RECIPE.optimizer, ema_decay=0.9, keeps_average=True)
-    trees = [players.policy, copy_learning(players.reward.model), players.reward.model, players.judge.model]
+    trees = models_of(players)
     trees += [learner.reference, learner.candidate]
     assert bytes_of(trees) == bytes_of([model]) + sum(map(learned_bytes, trees))
     assert sum(map(learned_bytes, trees)) < bytes_of([model])
     whole = load_players(house.stage("whole"), house.compute)
     others = Learner.gather(whole.policy, RECIPE.optimizer, ema_decay=0.9, keeps_average=True)
-    separate = [whole.policy, copy_learning(whole.reward.model), whole.reward.model, whole.judge.model, others.reference, others.candidate]
+    separate = [
+        whole.policy,
+        copy_learning(whole.reward.model),
+        whole.reward.model,
+        whole.judge.model,
+        others.reference,
+        others.candidate,
+    ]
     assert bytes_of(separate) > 5.9 * bytes_of([model])
     learned = {name for name, parameter in players.policy.named_parameters() if parameter.requires_grad}
     assert learner.average.tensors().keys() == learned, "the average is of adapters alone"
@@ -382,7 +394,13 @@ def test_a_policy_that_has_practised_goes_on_over_the_same_base_and_is_its_own_r
     was = load_language_model(served.path)
     with torch.no_grad():
         torch.testing.assert_close(learner.reference(ROWS), was(ROWS), rtol=1e-5, atol=1e-5)
-    trees = [players.policy, copy_learning(players.reward.model), players.reward.model, players.judge.model, learner.reference]
+    trees = [
+        players.policy,
+        copy_learning(players.reward.model),
+        players.reward.model,
+        players.judge.model,
+        learner.reference,
+    ]
     assert bytes_of(trees) == bytes_of([was]) + sum(map(learned_bytes, trees)), "still one set of weights"
     second = house.stage("second", served)
     house.practise(second, players, judge=Pleased())

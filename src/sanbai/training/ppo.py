@@ -28,6 +28,7 @@ from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Stage
 from sanbai.model.heads import LanguageModel, ScalarModel
+from sanbai.model.hugging_face import save_model
 from sanbai.objectives.advantage import generalized_advantages, token_rewards
 from sanbai.objectives.kl import kl_estimate
 from sanbai.objectives.masked import whiten

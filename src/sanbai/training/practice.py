@@ -33,8 +33,8 @@ from sanbai.training.checkpoint import Saved, Weights
 from sanbai.training.gradients import LossPart
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import OptimizerRecipe
-from sanbai.training.players import SavePolicy
 from sanbai.training.order import endless_order
+from sanbai.training.players import SavePolicy
 from sanbai.training.rollouts import Readings, Rollouts, Score, lay_out, response_logprobs
 from sanbai.training.rows import row_parts
 from sanbai.training.sequences import group_by_tokens
