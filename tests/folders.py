@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,16 @@ PLAIN_WORDS = """{%- for message in messages %}
 {%- endfor %}"""
 
 
-def byte_level(special: list[str]) -> Engine:
+def byte_level(special: list[str], texts: Sequence[str] = TEXTS, vocab_size: int = 340) -> Engine:
     """GPT-2's kind, and Qwen's."""
     engine = Engine(models.BPE())
     engine.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     engine.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=340, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    engine.train_from_iterator(TEXTS, trainer)
+    engine.train_from_iterator(texts, trainer)
     return engine
 
 

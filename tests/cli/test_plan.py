@@ -50,3 +50,25 @@ def test_what_cannot_be_planned_is_refused_in_one_line(arguments: tuple[object, 
     assert shown.returncode == 2
     assert complaint in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+def test_eight_billion_parameters_are_aligned_on_eighty_gigabytes_by_lora_and_not_without() -> None:
+    shown = run("gpu-8b", "--count", 1, "--json")
+    assert shown.returncode == 0, shown.stderr
+    *table, last = shown.stdout.splitlines()
+    record = json.loads(last)
+    assert record["request"]["accelerator"]["memory_bytes"] == 80 * 10**9
+    assert record["parameters"]["total"] == pytest.approx(8.19e9, rel=0.01)
+    # A tenth is left for what the plan does not know.
+    assert {held["total"] <= 72e9 for held in record["stages"]["LoRA"].values()} == {True}
+    assert {held["total"] > 80e9 for held in record["stages"]["whole models"].values()} == {True}
+    for stage in ("supervise", "reward", "ppo"):
+        (lora,) = (line for line in table if line.startswith(f"{stage}, LoRA"))
+        (whole,) = (line for line in table if line.startswith(f"{stage}, whole models"))
+        assert lora.endswith(": fits")
+        assert whole.endswith(": does not fit")
+
+
+def test_a_recipe_without_adapters_is_planned_as_whole_models_and_one_without_an_assistant_not_at_all() -> None:
+    assert list(json.loads(run("quickstart", "--json").stdout.splitlines()[-1])["stages"]) == ["whole models"]
+    assert json.loads(run("bert-tiny", "--json").stdout.splitlines()[-1])["stages"] == {}

@@ -63,3 +63,10 @@ def test_a_failure_is_raised_when_its_neighbour_has_ended_and_no_other_part_begi
     assert ended[0] == 0
     assert sorted(begun) == sorted([1, *ended])
     assert len(begun) < 50
+
+
+def test_the_callers_autocast_holds_in_the_parts() -> None:
+    matrix = torch.eye(2)
+    assert set(map_parts(lambda _: (matrix @ matrix).dtype, range(4))) == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert set(map_parts(lambda _: (matrix @ matrix).dtype, range(4))) == {torch.bfloat16}

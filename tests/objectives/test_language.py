@@ -88,6 +88,18 @@ def test_the_chunked_loss_passes_the_gradient_check() -> None:
     )
 
 
+def test_the_chunked_loss_of_a_frozen_head_passes_the_gradient_check() -> None:
+    generator = torch.Generator().manual_seed(4)
+    hidden_ND = torch.randn(4, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    head_VD = torch.randn(6, 3, dtype=torch.float64, generator=generator)
+    weight_N, target_N = torch.full((4,), 0.25, dtype=torch.float64), torch.tensor([5, 0, 1, 1])
+    assert torch.autograd.gradcheck(
+        lambda hidden: chunked_next_token_loss(hidden, head_VD, target_N, weight_N, chunk=3), (hidden_ND,)
+    )
+    chunked_next_token_loss(hidden_ND, head_VD, target_N, weight_N).backward()
+    assert head_VD.grad is None
+
+
 def test_the_chunked_loss_under_autocast_is_near_the_float32_one() -> None:
     generator = torch.Generator().manual_seed(3)
     hidden_ND = torch.randn(64, 16, generator=generator).requires_grad_()

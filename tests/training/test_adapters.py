@@ -16,6 +16,7 @@ from sanbai.data.conversations import Conversation
 from sanbai.data.packing import EncodedItems
 from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import ModelError
+from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.stage import Stage
 from sanbai.generation.engine import generate
 from sanbai.generation.sampling import Sampling
@@ -25,7 +26,8 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.supervise import ADAPTER, SuperviseRecipe, supervise
+from sanbai.training.adapter_folder import ADAPTER
+from sanbai.training.supervise import SuperviseRecipe, supervise
 
 RECIPE = SuperviseRecipe(
     num_epochs=12.0,
@@ -157,3 +159,39 @@ def test_rows_that_leave_no_room_for_the_prompt_are_refused_at_the_start(
 ) -> None:
     with pytest.raises(ModelError, match=r"supervise\.row_length 64 exceeds the 60 positions"):
         start(open_stage(), compute, copy.deepcopy(model), tokenizer, items, PREFIX)
+
+
+def test_in_bfloat16_products_it_learns_is_watched_in_threads_and_is_merged_into_the_weights_as_they_were(
+    open_stage: Open,
+    threads: Callable[[int], None],
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    items: EncodedItems,
+) -> None:
+    threads(2)
+    seen: list[float] = []
+
+    def evaluate(learner: LanguageModel) -> dict[str, float]:
+        rows = torch.arange(32).view(2, 1, 16)
+        seen.append(sum(map_parts(lambda row: learner(row).float().logsumexp(-1).sum().item(), list(rows))))
+        return {"watched": seen[-1]}
+
+    stage, before = open_stage(), {name: each.detach().clone() for name, each in model.named_parameters()}
+    supervise(
+        stage,
+        RECIPE.model_copy(update={"evaluate_steps": 2}),
+        Compute(num_threads=2, precision="bfloat16"),
+        model=model,
+        tokenizer=tokenizer,
+        items=items,
+        pretraining=items,
+        evaluate=evaluate,
+        adapter=LORA,
+    )
+    assert len(set(seen)) > 1
+    merged, beside = load_language_model(stage.folder), load_adapter(model, stage.folder / ADAPTER).model
+    for name, parameter in before.items():
+        assert torch.equal(beside.get_parameter(name), parameter), name
+    tokens = torch.arange(32).view(2, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(tokens), beside.eval()(tokens), rtol=1e-5, atol=1e-5)

@@ -1,5 +1,6 @@
 """Gradients in parts, against one backward pass over the whole."""
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -30,6 +31,25 @@ def test_parts_add_up_to_the_whole_whatever_the_threads(threads: Callable[[int],
             torch.testing.assert_close(tensor, parameter.grad)
     assert all(torch.equal(a, b) for done in found for a, b in zip(done.gradient, found[0].gradient, strict=True))
     assert found[0].loss == pytest.approx(model(rows).square().sum().item())
+
+
+def test_no_more_gradients_are_held_than_are_waited_for() -> None:
+    """Each part sees how many gradients of parts before it are still there: the sum's own, and never a second one."""
+    model, alive, found = layer(), [], []
+
+    def part_of(number: int) -> LossPart:
+        def loss() -> Tensor:
+            found.append(sum(each() is not None for each in alive))
+            weight = model.weight * (1.0 + number)
+            weight.register_hook(lambda grad: alive.append(weakref.ref(grad)))
+            return (weight * weight).sum()
+
+        return LossPart(model, loss)
+
+    done = differentiate({"loss": [part_of(number) for number in range(6)]})["loss"]
+    assert max(found) <= 1
+    expected = 2 * model.weight.detach() * sum((1.0 + number) ** 2 for number in range(6))
+    torch.testing.assert_close(done.gradient[0], expected)
 
 
 def test_losses_of_several_models_stay_apart_and_parameters_untouched() -> None:

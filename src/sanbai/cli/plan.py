@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +11,12 @@ from sanbai.cli.options import json_option, print_record
 
 if TYPE_CHECKING:
     from sanbai.model.size import Shape
+    from sanbai.rounds.recipe import Recipe
     from sanbai.training.plan import Plan, Request
+    from sanbai.training.stage_memory import StageMemory
+
+    Stages = Mapping[str, Mapping[str, StageMemory]]
+    """Way to learn -> stage -> its memory on one device."""
 
 #: Tokens of a training sequence where neither the command nor a recipe says; a shorter context is taken whole.
 LENGTH = 2048
@@ -39,22 +44,27 @@ def command(name: str, accelerator: str, *, as_json: bool, **numbers: Any) -> No
 
     if accelerator not in ACCELERATORS:
         raise UnknownNameError(f"{accelerator}: no such accelerator; known: {', '.join(ACCELERATORS)}")
-    shape, tokens, length = _find(name)
+    shape, tokens, length, recipe = _find(name)
     numbers["tokens"] = numbers["tokens"] or tokens
     numbers["length"] = numbers["length"] or length
     request = Request(accelerator=ACCELERATORS[accelerator], machine_bytes=memory_bytes(), **numbers)
     plan = make_plan(shape, request)
-    for label, value in _lines(request, plan):
+    stages = _stages(recipe, shape) if recipe else {}
+    for label, value in (*_lines(request, plan), *_stage_lines(request, stages)):
         click.echo(f"{label:<54} {value}")
     if as_json:
         record = {"name": name, "request": asdict(request), **asdict(plan)}
         record["parameters"] |= {"total": plan.parameters.total, "active": plan.parameters.active}
         record["operations"] |= {"total": plan.operations.total, "training": plan.operations.training}
+        record["stages"] = {
+            way: {stage: {**asdict(held), "total": held.total} for stage, held in found.items()}
+            for way, found in stages.items()
+        }
         print_record(record)
 
 
-def _find(name: str) -> tuple[Shape, float, int]:
-    """Return the shape of a preset or a recipe, the tokens to train on, and the length of a sequence."""
+def _find(name: str) -> tuple[Shape, float, int, Recipe | None]:
+    """Return the shape of a preset or a recipe, the tokens to train on, the length of a sequence, and the recipe."""
     from sanbai.cli.recipes import find_recipe, read_recipe
     from sanbai.model.presets import PRESETS
     from sanbai.model.size import count_parameters, shape_of
@@ -63,11 +73,39 @@ def _find(name: str) -> tuple[Shape, float, int]:
     if name in PRESETS:
         shape = shape_of(PRESETS[name])
         optimum = compute_optimal_tokens(count_parameters(shape).active)
-        return shape, optimum, min(LENGTH, PRESETS[name].max_positions)
+        return shape, optimum, min(LENGTH, PRESETS[name].max_positions), None
     recipe, _ = read_recipe(find_recipe(name))
     shape = shape_of(recipe.model.with_vocabulary(recipe.tokenizer.vocab_size))
     pretrain = recipe.pretrain
-    return shape, pretrain.num_steps * pretrain.batch_rows * pretrain.row_length, pretrain.row_length
+    return shape, pretrain.num_steps * pretrain.batch_rows * pretrain.row_length, pretrain.row_length, recipe
+
+
+def _stages(recipe: Recipe, shape: Shape) -> Stages:
+    """Return what the stages that align a model hold, by LoRA where the recipe has it and as whole models."""
+    from sanbai.model.adapters.recipe import AdapterRecipe
+    from sanbai.training.stage_memory import Aligned, practice_memory, reward_memory, supervise_memory
+
+    if recipe.pretrain.objective != "causal":
+        return {}
+    ways = [recipe.adapter] if recipe.adapter.method == "lora" else []
+    found = {}
+    for adapter in (*ways, AdapterRecipe()):
+        model = Aligned(shape, adapter, recipe.compute)
+        found["whole models" if model.is_whole else "LoRA"] = {
+            "supervise": supervise_memory(model, recipe.supervise),
+            "reward": reward_memory(model, recipe.reward, max_answers=recipe.label.max_answers),
+            "ppo": practice_memory(model, recipe.ppo, max_prompt_tokens=recipe.reward.max_prompt_tokens),
+        }
+    return found
+
+
+def _stage_lines(request: Request, stages: Stages) -> Iterator[tuple[str, str]]:
+    """Yield what each stage holds on one device."""
+    for way, found in stages.items():
+        for stage, held in found.items():
+            fits = "fits" if held.total <= request.accelerator.memory_bytes else "does not fit"
+            parts = (held.weights + held.learning, max(held.activations, held.answering))
+            yield f"{stage}, {way}, on one", f"{_gigabytes(parts[0])} + {_gigabytes(parts[1])} of a pass: {fits}"
 
 
 def _lines(request: Request, plan: Plan) -> Iterator[tuple[str, str]]:

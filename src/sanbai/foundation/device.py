@@ -31,6 +31,11 @@ class Compute(RecipeSection):
     device: Literal["cpu", "cuda"] = "cpu"
     """Where models live."""
 
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """Of matrix products in training."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
 
 def apply_compute(compute: Compute) -> None:
     """Set this process's threads and deterministic kernels, and tune the allocator."""

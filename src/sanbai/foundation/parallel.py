@@ -45,19 +45,20 @@ def use_threads(number: int) -> None:
 def map_parts(function: Callable[[Part], Result], parts: Sequence[Part]) -> list[Result]:
     """Return the function's result for each part, in order.
 
-    The caller's gradient mode holds in the parts; autocast does not and belongs inside the function. A part that itself
-    asks for parts gets them one after the other.
+    The caller's gradient mode and its autocast on the CPU hold in the parts. A part that itself asks for parts gets
+    them one after the other.
 
     Raises:
         Exception: the first failing part's, when those that run beside it have ended; the others never begin.
     """
     if not _pool or len(parts) < 2 or _here.computing:
         return [function(part) for part in parts]
-    with_gradient = torch.is_grad_enabled()
+    with_gradient, with_autocast = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+    dtype = torch.get_autocast_dtype("cpu")
 
     def compute(part: Part) -> Result:
         _here.computing = True
-        with torch.set_grad_enabled(with_gradient):
+        with torch.set_grad_enabled(with_gradient), torch.autocast("cpu", dtype, enabled=with_autocast):
             return function(part)
 
     pending = [_pool[0].submit(compute, part) for part in parts]

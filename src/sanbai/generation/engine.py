@@ -116,10 +116,11 @@ def decoding_precision(compute: Compute) -> Precision:
 
 
 def cast_for_decoding(model: AnyWriter, precision: Precision) -> AnyWriter:
-    """Return the model itself, or a copy of it in bfloat16."""
+    """Return the model itself, or a copy of it in bfloat16 that shares what is frozen and in bfloat16 already."""
     if precision == "stored":
         return model
-    copied = copy.deepcopy(model)
+    frozen = (each for each in model.parameters() if each.dtype == torch.bfloat16 and not each.requires_grad)
+    copied = copy.deepcopy(model, {id(parameter): parameter for parameter in frozen})
     copied.to(torch.bfloat16)
     return copied
 

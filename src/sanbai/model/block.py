@@ -81,8 +81,8 @@ class Attention(nn.Module):
         qkv_BTPK = self.qkv(x_BTD).view(B, T, H + 2 * G, self.config.head_width)
         qk_BTPK, v_BTGK = qkv_BTPK.split((H + G, G), dim=2)
         if self.query_norm is not None and self.key_norm is not None:
-            # Autocast leaves norms alone: they want the precision of their weights.
-            q_BTHK, k_BTGK = qk_BTPK.to(self.qkv.weight.dtype).split((H, G), dim=2)
+            # Autocast leaves norms alone: they want the precision of the stream, not that of products.
+            q_BTHK, k_BTGK = qk_BTPK.to(x_BTD.dtype).split((H, G), dim=2)
             qk_BTPK = torch.cat((self.query_norm(q_BTHK), self.key_norm(k_BTGK)), dim=2).to(qk_BTPK.dtype)
         if shared.turn is not None:
             qk_BTPK = rotate(qk_BTPK, shared.turn)

@@ -111,6 +111,7 @@ def export_model(artifact: Artifact, folder: Path) -> None:
             partial.mkdir(parents=True)
             for name in artifact.manifest["files"]:
                 if name != MANIFEST:
+                    (partial / name).parent.mkdir(exist_ok=True)
                     shutil.copyfile(artifact.path / name, partial / name)
             if folder.exists():
                 folder.rmdir()

@@ -62,7 +62,7 @@ class ScalarModel(nn.Module):
         """Build and initialise; the head's standard deviation is 1 / sqrt(D + 1) (Stiennon et al. 2020), its bias 0."""
         super().__init__()
         self.trunk = Transformer(config, generator)
-        self.head = nn.Linear(config.width, 1) if generator is None else _new_scalar_head(config.width, generator)
+        self.head = nn.Linear(config.width, 1) if generator is None else new_scalar_head(config.width, generator)
 
     @property
     def config(self) -> ModelConfig:
@@ -72,10 +72,15 @@ class ScalarModel(nn.Module):
     @classmethod
     def from_language_model(cls, model: LanguageModel, generator: torch.Generator) -> ScalarModel:
         """Return a scalar model on a copy of a language model's trunk, its head new."""
+        return cls.on_trunk(copy.deepcopy(model.trunk), new_scalar_head(model.config.width, generator))
+
+    @classmethod
+    def on_trunk(cls, trunk: Transformer, head: nn.Linear) -> ScalarModel:
+        """Return a scalar model on a trunk, which is taken over, not copied; the head gets its precision and place."""
         with torch.device("meta"):
-            scalar = cls(model.config)
-        scalar.trunk = copy.deepcopy(model.trunk)
-        scalar.head = _new_scalar_head(model.config.width, generator).to(model.head_weight)
+            scalar = cls(trunk.config)
+        scalar.trunk = trunk
+        scalar.head = head.to(trunk.token_embedding.weight)
         return scalar
 
     def forward(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> Tensor:
@@ -89,7 +94,8 @@ class ScalarModel(nn.Module):
         return values_BT
 
 
-def _new_scalar_head(width: int, generator: torch.Generator) -> nn.Linear:
+def new_scalar_head(width: int, generator: torch.Generator) -> nn.Linear:
+    """Return a head whose standard deviation is 1 / sqrt(D + 1) (Stiennon et al. 2020) and whose bias is 0."""
     head = nn.Linear(width, 1)
     nn.init.normal_(head.weight, std=(width + 1) ** -0.5, generator=generator)
     nn.init.zeros_(head.bias)

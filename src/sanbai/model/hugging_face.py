@@ -232,6 +232,22 @@ def load_scalar_model(folder: Path, *, dtype: torch.dtype = torch.float32) -> Sc
     return model
 
 
+def load_scalar_head(folder: Path) -> nn.Linear:
+    """Return the head of a scalar model's folder, in float32, without reading the rest.
+
+    Raises:
+        ModelError: as `load_scalar_model`.
+    """
+    stored = StoredModel.open(folder)
+    if not isinstance(stored.model, ScalarModel):
+        raise ModelError(f"{folder}: {stored.kind}, wanted a scalar model (a reward or value model)")
+    head = nn.Linear(stored.model.config.width, 1)
+    with torch.no_grad():
+        stored.table["head.weight"].put_together(stored.tensors.read, into=head.weight)
+        head.bias.fill_(float(stored.settings.get(BIAS_KEY, 0.0)))
+    return head
+
+
 _NAMES: dict[type[nn.Module], str] = {
     LanguageModel: "a language model",
     ScalarModel: "a scalar model",

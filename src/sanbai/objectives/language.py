@@ -84,7 +84,7 @@ def chunked_next_token_loss(
 
     Args:
         hidden_ND: the trunk's output at the positions to be learned; carries the gradient.
-        head_VD: the head's (or the tied embedding's) weight; carries the gradient.
+        head_VD: the head's (or the tied embedding's) weight; carries the gradient, if it learns.
         target_N: the token after each position.
         weight_N: the share of each position in the loss; no gradient.
         chunk: rows of logits at a time.
@@ -110,7 +110,7 @@ class _ChunkedLoss(torch.autograd.Function):
         head = head_VD.to(dtype)
         loss = torch.zeros((), dtype=sums, device=hidden_ND.device)
         grad_hidden_ND = torch.empty_like(hidden_ND)
-        grad_head_VD = torch.zeros_like(head_VD, dtype=sums)
+        grad_head_VD = torch.zeros_like(head_VD, dtype=sums) if ctx.needs_input_grad[1] else None
         with torch.autocast(kind, enabled=False):
             for start in range(0, len(hidden_ND), chunk):
                 part = slice(start, start + chunk)
@@ -119,15 +119,16 @@ class _ChunkedLoss(torch.autograd.Function):
                 loss -= (weight * logprob.gather(-1, target)).sum()
                 error = logprob.exp_().scatter_add_(-1, target, -torch.ones_like(weight)).to(dtype)  # p - [v = target]
                 grad_hidden_ND[part] = ((error @ head) * weight).to(hidden_ND.dtype)
-                grad_head_VD += error.T @ (hidden * weight).to(dtype)
-        ctx.save_for_backward(grad_hidden_ND, grad_head_VD.to(head_VD.dtype))
+                if grad_head_VD is not None:
+                    grad_head_VD += error.T @ (hidden * weight).to(dtype)
+        ctx.save_for_backward(grad_hidden_ND, None if grad_head_VD is None else grad_head_VD.to(head_VD.dtype))
         return loss
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         grad_hidden_ND, grad_head_VD = ctx.saved_tensors
-        return grad_hidden_ND * upstream, grad_head_VD * upstream, None, None, None
+        return grad_hidden_ND * upstream, None if grad_head_VD is None else grad_head_VD * upstream, None, None, None
 
 
 def _reducible(logits: Tensor) -> Tensor:

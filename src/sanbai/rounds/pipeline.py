@@ -30,6 +30,7 @@ from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.run import read_metrics
 from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Build, Job, Stage, run_stage
+from sanbai.model.adapters.shared import copy_learning
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import StoredModel, load_language_model, load_model
@@ -44,6 +45,7 @@ from sanbai.training.distill import distill
 from sanbai.training.expert_iteration import iterate_experts
 from sanbai.training.group import train_group
 from sanbai.training.objective import NUM_WATCHED_ROWS, Pretrained, measure, objective_markers, open_batches
+from sanbai.training.players import Players, load_adapted_players, load_players
 from sanbai.training.ppo import train_ppo
 from sanbai.training.practice import PracticeRecipe
 from sanbai.training.pretrain import pretrain
@@ -307,9 +309,10 @@ class Pipeline:
                 tokenizer=tokenizer,
                 rankings=rankings,
                 demonstrations=_short_demonstrations(demonstrations, tokenizer, max_tokens=recipe.max_response_tokens),
+                adapter=self.recipe.adapter,
             )
 
-        sections = self._with_compute(reward=recipe)
+        sections = self._with_compute(reward=recipe, adapter=self.recipe.adapter)
         parents = {"supervised": supervised, "snapshot": snapshot, "demonstrations": demonstrations}
         num_steps = num_reward_steps(recipe, _num_training_prompts(rankings, recipe.validation_share))
         inputs = {"rankings": _digest(rankings)}
@@ -381,9 +384,8 @@ class Pipeline:
         """Practise: PPO from the serving model, which is also the reference, against the round's reward model."""
         recipe, compute = self.recipe.ppo, self.recipe.compute
 
-        def train(stage: Stage, **given: Any) -> Mapping[str, Any]:
-            value = load_reward_model(reward.path, compute).model
-            return train_ppo(stage, recipe, compute, value=value, **given)
+        def train(stage: Stage, players: Players, **given: Any) -> Mapping[str, Any]:
+            return train_ppo(stage, recipe, compute, value=copy_learning(players.reward.model), **given)
 
         return self._practise("ppo", recipe, train, start, reward, judge, shards, round=round)
 
@@ -399,7 +401,7 @@ class Pipeline:
     ) -> Artifact:
         """Practise as `policy`, in another way and without a value model; `name` is its section."""
 
-        def train(stage: Stage, **given: Any) -> Mapping[str, Any]:
+        def train(stage: Stage, _: Players, **given: Any) -> Mapping[str, Any]:
             compute = self.recipe.compute
             if name == "group":
                 return train_group(stage, self.recipe.group, compute, **given)
@@ -421,6 +423,8 @@ class Pipeline:
     ) -> Artifact:
         """Run a stage that practises, `name` its section too, on the prompts of a round.
 
+        With LoRA, over the weights that the reward model was trained over.
+
         Raises:
             UsageError: a judge has another vocabulary than the policy.
         """
@@ -430,10 +434,17 @@ class Pipeline:
                     f"{role} {model.name} has another tokenizer than {start.name}; choose one trained from the same"
                 )
 
+        parents = {"start": start, "reward": reward, "judge": judge, "shards": shards}
+        adapter, compute = self.recipe.adapter, self.recipe.compute
+        if adapter.method != "none":
+            parents["base"] = self.job.workspace.load(reward.manifest["parents"].get("supervised", start.name))
+
         def build(stage: Stage) -> Mapping[str, Any]:
-            policy, tokenizer = load_language_model(start.path), load_tokenizer(start)
+            adapted, tokenizer = "base" in parents, load_tokenizer(start)
+            players = load_adapted_players(stage, adapter, compute) if adapted else load_players(stage, compute)
+            context = players.policy.config.max_positions
             # The reward model has read no longer prompts.
-            room = min(policy.config.max_positions - recipe.max_new_tokens, self.recipe.reward.max_prompt_tokens)
+            room = min(context - recipe.max_new_tokens, self.recipe.reward.max_prompt_tokens)
 
             def encoded(purpose: Purpose, num: int) -> list[list[int]]:
                 prompts = self.material.prompts(purpose, num, round=round)
@@ -441,21 +452,23 @@ class Pipeline:
 
             return train(
                 stage,
-                policy=policy,
-                reward=load_reward_model(reward.path, self.recipe.compute),
-                judge=load_reward_model(judge.path, self.recipe.compute),
+                players,
+                policy=players.policy,
+                reward=players.reward,
+                judge=players.judge,
                 tokenizer=tokenizer,
                 prompts=encoded("practise", min(NUM_PRACTICE_PROMPTS, recipe.num_iterations * recipe.batch_prompts)),
                 judge_prompts=encoded("watch", NUM_WATCHED_PROMPTS),
                 pretraining=ShardReader(shards, "train"),
+                save=players.save,
             )
 
         return self._run(
             "model",
             name,
             "training",
-            self._source_sections(name, "compute"),
-            {"start": start, "reward": reward, "judge": judge, "shards": shards},
+            self._source_sections(name, "adapter", "compute"),
+            parents,
             recipe.num_iterations,
             build,
             inputs={"round": str(round)},

@@ -34,7 +34,6 @@ from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
 from sanbai.model.adapters.adapter import Adapted, add_adapter, merge_adapter
-from sanbai.model.adapters.peft_folder import save_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.config import ModelConfig
 from sanbai.model.experts import RouterReport
@@ -43,12 +42,12 @@ from sanbai.model.hugging_face import Model, save_model
 from sanbai.model.reading_heads import Classifier
 from sanbai.objectives.language import categorical_loss, chunked_next_token_loss
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.adapter_folder import NO_ADAPTER, write_adapter
 from sanbai.training.checkpoint import Checkpoints, Weights
 from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
 from sanbai.training.order import endless_order
 from sanbai.training.schedule import linear_rate
-from sanbai.training.supervise import ADAPTER, NO_ADAPTER
 
 
 class ClassifyRecipe(RecipeSection):
@@ -375,9 +374,7 @@ def name_classes(folder: Path, classes: Sequence[str]) -> None:
 def _save_and_merge(adapted: Adapted, stage: Stage, head: nn.Linear) -> int:
     """Write the adapter, add it to the classifier's weights and return how many parameters it had, the head's aside."""
     learned = sum(parameter.numel() for parameter in adapted.parameters().values())
-    folder = stage.folder / ADAPTER
-    folder.mkdir(exist_ok=True)
-    save_adapter(adapted, folder, base=stage.parents["base"].name if "base" in stage.parents else None)
+    write_adapter(adapted, stage.folder, base=stage.parents.get("base"))
     merge_adapter(adapted)
     return learned - sum(parameter.numel() for parameter in head.parameters())
 

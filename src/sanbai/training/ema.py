@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sanbai.training.checkpoint import Weights
+
 
 class AverageWeights:
     """average ← decay · average + (1 - decay) · weights, after every optimizer step; starts at the first weights.
@@ -14,15 +16,15 @@ class AverageWeights:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Copy the weights of `model`, whose later changes `update` follows."""
+        """Copy what learns of `model`, whose later changes `update` follows."""
         self._decay = decay
-        self._weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self._weights = {name: weight.clone() for name, weight in Weights(model).tensors().items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Move the average towards the weights as they are now."""
         averages = list(self._weights.values())
-        torch._foreach_lerp_(averages, [p.detach() for p in model.parameters()], 1 - self._decay)
+        torch._foreach_lerp_(averages, list(Weights(model).tensors().values()), 1 - self._decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the averages by parameter name, not copied."""

@@ -25,11 +25,13 @@ from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Stage
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
+from sanbai.model.hugging_face import save_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.candidates import Candidates, draw_candidates
 from sanbai.training.checkpoint import Checkpoints, cursor_in
 from sanbai.training.gradients import LossPart, differentiate
 from sanbai.training.learner import Learner
+from sanbai.training.players import SavePolicy
 from sanbai.training.practice import PracticeRecipe, Watch, minibatches, next_prompts, open_documents, ptx_parts
 from sanbai.training.rollouts import Rollouts, Score, lay_out, response_logprobs
 from sanbai.training.schedule import warmup_rate
@@ -60,6 +62,7 @@ def iterate_experts(
     prompts: Sequence[Sequence[int]],
     judge_prompts: Sequence[Sequence[int]],
     pretraining: Items,
+    save: SavePolicy = save_model,
 ) -> dict[str, Any]:
     """Improve a policy by its own best answers; write the best weights, by the second judge, into the stage's folder.
 
@@ -74,6 +77,7 @@ def iterate_experts(
         prompts: token ids that end in <|assistant|>, for practice.
         judge_prompts: others, for the second judge.
         pretraining: documents for ptx; not read where `ptx_coef` is 0.
+        save: writes the policy.
 
     Returns:
         Why and when training stopped, which iteration's weights were kept, and their judge reward, reward and KL beside
@@ -93,6 +97,7 @@ def iterate_experts(
         judge=judge,
         prompts=judge_prompts,
         seed=derive_seed(seed, "judge"),
+        save=save,
     )
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **watch.saved())
     step, state = checkpoints.resume()

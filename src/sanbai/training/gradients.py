@@ -1,11 +1,13 @@
 """Losses in parts: each part differentiated on its own, several at a time, the gradients added up in the parts' order.
 
 Nothing is accumulated in parameters while parts run, so they cannot meet there; the order of the sum is fixed, so the
-bits are the same however many threads there are.
+bits are the same however many threads there are. A gradient is added as soon as those before it are, and let go: with
+one thread there are never more than two of a loss.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
@@ -42,23 +44,43 @@ def differentiate(losses: Mapping[str, Sequence[LossPart]]) -> dict[str, Differe
     Args:
         losses: the parts of one loss belong to one model; at least one each.
     """
-    every = [part for parts in losses.values() for part in parts]
-    done = iter(map_parts(_differentiate_part, every))
-    return {name: _sum([next(done) for _ in parts]) for name, parts in losses.items()}
+    sums = {name: _OrderedSum() for name in losses}
+
+    def differentiate_part(place: tuple[str, int]) -> float:
+        name, number = place
+        part = losses[name][number]
+        loss = part.loss()
+        sums[name].add(number, list(torch.autograd.grad(loss, learning(part.model), materialize_grads=True)))
+        return loss.item()
+
+    places = [(name, number) for name, parts in losses.items() for number in range(len(parts))]
+    found = dict(zip(places, map_parts(differentiate_part, places), strict=True))
+    return {
+        name: Differentiated(fsum(found[name, number] for number in range(len(parts))), sums[name].total)
+        for name, parts in losses.items()
+    }
 
 
-def _differentiate_part(part: LossPart) -> Differentiated:
-    loss = part.loss()
-    gradient = torch.autograd.grad(loss, learning(part.model), materialize_grads=True)
-    return Differentiated(loss.item(), list(gradient))
+class _OrderedSum:
+    """Adds gradients up in their order, whatever order they come in; used by several threads."""
 
+    def __init__(self) -> None:
+        self.total: Gradient = []
+        self._waiting: dict[int, Gradient] = {}
+        self._next = 0
+        self._lock = threading.Lock()
 
-@torch.no_grad()
-def _sum(parts: Sequence[Differentiated]) -> Differentiated:
-    first, *rest = (part.gradient for part in parts)
-    for gradient in rest:
-        torch._foreach_add_(first, gradient)
-    return Differentiated(fsum(part.loss for part in parts), first)
+    @torch.no_grad()
+    def add(self, number: int, gradient: Gradient) -> None:
+        """Take the gradient of a part, and add it once those of all parts before it are there."""
+        with self._lock:
+            self._waiting[number] = gradient
+            while (following := self._waiting.pop(self._next, None)) is not None:
+                if self._next:
+                    torch._foreach_add_(self.total, following)
+                else:
+                    self.total = following
+                self._next += 1
 
 
 def learning(model: nn.Module) -> list[nn.Parameter]:

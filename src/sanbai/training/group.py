@@ -26,6 +26,7 @@ from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Stage
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
+from sanbai.model.hugging_face import save_model
 from sanbai.objectives.group import Advantage, Normalization, group_advantages, reinforce_loss, response_weights
 from sanbai.objectives.kl import kl_estimate
 from sanbai.objectives.masked import masked_sum
@@ -35,6 +36,7 @@ from sanbai.training.candidates import Candidates, draw_candidates
 from sanbai.training.checkpoint import Checkpoints, cursor_in
 from sanbai.training.gradients import LossPart, differentiate
 from sanbai.training.learner import Learner
+from sanbai.training.players import SavePolicy
 from sanbai.training.practice import (
     PracticeRecipe,
     Watch,
@@ -89,6 +91,7 @@ def train_group(
     prompts: Sequence[Sequence[int]],
     judge_prompts: Sequence[Sequence[int]],
     pretraining: Items,
+    save: SavePolicy = save_model,
 ) -> dict[str, Any]:
     """Improve a policy by its reward and write the best weights, by the second judge, into the stage's folder.
 
@@ -103,6 +106,7 @@ def train_group(
         prompts: token ids that end in <|assistant|>, for practice.
         judge_prompts: others, for the second judge.
         pretraining: documents for ptx; not read where `ptx_coef` is 0.
+        save: writes the policy.
 
     Returns:
         Why and when training stopped, which iteration's weights were kept, and their judge reward, reward and KL beside
@@ -122,6 +126,7 @@ def train_group(
         judge=judge,
         prompts=judge_prompts,
         seed=derive_seed(seed, "judge"),
+        save=save,
     )
     learner = watch.learner
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **watch.saved())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sanbai.model.adapters.shared import copy_learning
 from sanbai.model.heads import LanguageModel
 from sanbai.training.checkpoint import Saved, Weights
 from sanbai.training.ema import AverageWeights
@@ -41,8 +41,8 @@ class Learner:
         average = AverageWeights(policy, ema_decay)
         return cls(
             policy=policy,
-            reference=copy.deepcopy(policy),
-            candidate=copy.deepcopy(policy),
+            reference=copy_learning(policy),
+            candidate=copy_learning(policy),
             optimizer=Optimizer(policy, recipe),
             average=average,
             kept=average if keeps_average else Weights(policy),

@@ -28,6 +28,7 @@ from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Stage
 from sanbai.model.heads import LanguageModel, ScalarModel
+from sanbai.model.hugging_face import save_model
 from sanbai.objectives.advantage import generalized_advantages, token_rewards
 from sanbai.objectives.kl import kl_estimate
 from sanbai.objectives.masked import whiten
@@ -43,6 +44,7 @@ from sanbai.training.checkpoint import Checkpoints, Saved, Weights, cursor_in
 from sanbai.training.gradients import Differentiated, LossPart, add_gradient, differentiate
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import Optimizer
+from sanbai.training.players import SavePolicy
 from sanbai.training.practice import (
     PracticeRecipe,
     Watch,
@@ -97,6 +99,7 @@ def train_ppo(
     prompts: Sequence[Sequence[int]],
     judge_prompts: Sequence[Sequence[int]],
     pretraining: Items,
+    save: SavePolicy = save_model,
 ) -> dict[str, Any]:
     """Improve a policy by its reward and write the best weights, by the second judge, into the stage's folder.
 
@@ -112,6 +115,7 @@ def train_ppo(
         prompts: token ids that end in <|assistant|>, for practice.
         judge_prompts: others, for the second judge.
         pretraining: documents for ptx; not read where `ptx_coef` is 0.
+        save: writes the policy.
 
     Returns:
         Why and when training stopped, which iteration's weights were kept, and their judge reward, reward and KL beside
@@ -130,6 +134,7 @@ def train_ppo(
         judge=judge,
         prompts=judge_prompts,
         seed=derive_seed(stage.seed, "ppo", "judge"),
+        save=save,
     )
     learner = watch.learner
     critic = Critic(value.to(compute.device).eval(), Optimizer(value, recipe.optimizer))

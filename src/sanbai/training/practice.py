@@ -25,7 +25,6 @@ from sanbai.foundation.stage import Stage
 from sanbai.generation.engine import decoding_precision, generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
-from sanbai.model.hugging_face import save_model
 from sanbai.objectives.kl import kl_estimate
 from sanbai.objectives.masked import masked_mean, masked_sum
 from sanbai.text.tokenizer import Tokenizer
@@ -35,6 +34,7 @@ from sanbai.training.gradients import LossPart
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.training.order import endless_order
+from sanbai.training.players import SavePolicy
 from sanbai.training.rollouts import Readings, Rollouts, Score, lay_out, response_logprobs
 from sanbai.training.rows import row_parts
 from sanbai.training.sequences import group_by_tokens
@@ -218,6 +218,7 @@ class Watch:
     judge: Score
     prompts: Sequence[Sequence[int]]
     seed: int
+    save: SavePolicy
 
     @classmethod
     def open(
@@ -232,6 +233,7 @@ class Watch:
         judge: Score,
         prompts: Sequence[Sequence[int]],
         seed: int,
+        save: SavePolicy,
     ) -> Watch:
         """Gather a policy's learner, with a brake that has seen nothing yet.
 
@@ -244,7 +246,7 @@ class Watch:
             keeps_average=recipe.keep == "average",
         )
         brake = Brake(patience=recipe.patience, kl_budget=recipe.kl_budget)
-        return cls(stage, recipe, compute, learner, brake, tokenizer, reward, judge, prompts, seed)
+        return cls(stage, recipe, compute, learner, brake, tokenizer, reward, judge, prompts, seed, save)
 
     def saved(self) -> dict[str, Saved]:
         """Return the parts that change, by name."""
@@ -280,7 +282,7 @@ class Watch:
         self.stage.run.event(f"{self.stage.name}.stopped", reason=reason, step=step, kept=self.brake.best.step)
         policy = self.learner.policy
         Weights(policy).load(self.brake.best_weights)
-        save_model(policy, self.stage.folder, self.tokenizer)
+        self.save(policy, self.stage.folder, self.tokenizer)
         return {
             "stop_reason": reason,
             "iterations": step,

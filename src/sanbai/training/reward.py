@@ -10,7 +10,9 @@ end `validation_loss` and `validation_accuracy` on prompts that were not trained
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,10 +28,14 @@ from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
-from sanbai.model.heads import LanguageModel, ScalarModel
+from sanbai.model.adapters.adapter import Adapted, add_adapter
+from sanbai.model.adapters.recipe import AdapterRecipe
+from sanbai.model.adapters.shared import over_same_weights, place_models
+from sanbai.model.heads import LanguageModel, ScalarModel, new_scalar_head
 from sanbai.model.hugging_face import save_model
 from sanbai.objectives.reward import pair_accuracy, ranking_loss
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.adapter_folder import NO_ADAPTER, merged, write_adapter
 from sanbai.training.checkpoint import Checkpoints, Weights
 from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -91,18 +97,23 @@ def train_reward(
     tokenizer: Tokenizer,
     rankings: Iterable[Ranking],
     demonstrations: Iterable[Conversation],
+    adapter: AdapterRecipe = NO_ADAPTER,
 ) -> dict[str, Any]:
     """Train a reward model on rankings, set its zero by demonstrations, write it into the stage's folder.
+
+    With LoRA only that and the head learn; it is written into `adapter/` too, for practice, where policy and reward
+    models stand over the same weights.
 
     Args:
         stage: one step of its run is one optimizer step; its name enters the seed, so that two reward models of one
             run (the second judges the first) start apart.
         recipe: section `[reward]`.
         compute: threads, precision, device; already applied to the process.
-        model: the supervised one, whose trunk is copied.
+        model: the supervised one; its weights stay as they are.
         tokenizer: saved beside the model.
         rankings: all that may be learned from, those of held-out labelers already left out.
         demonstrations: conversations whose last turn is the assistant's; their mean reward becomes 0.
+        adapter: section `[adapter]`, LoRA or none; its dropout is not used.
 
     Returns:
         Validation loss, accuracy and pairs, prompts trained on, calibration.
@@ -114,7 +125,7 @@ def train_reward(
     limits = {"max_prompt_tokens": recipe.max_prompt_tokens, "max_response_tokens": recipe.max_response_tokens}
     elements = collect_ranked_prompts(tokenizer, rankings, **limits)
     training, held_out = split_by_prompt(elements, recipe.validation_share, seed=stage.seed)
-    scalar = ScalarModel.from_language_model(model, torch_generator(stage.seed, stage.name, "head")).to(compute.device)
+    scalar, adapted = _new_scalar(stage, model, adapter, compute)
     optimizer = Optimizer(scalar, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(scalar), optimizer=optimizer)
     step, _ = checkpoints.resume()
@@ -140,7 +151,12 @@ def train_reward(
     metrics = _validate(scalar, held_out, compute, recipe.micro_batch_tokens)
     stage.run.record(step, **metrics)
     calibration = calibrate(scalar, _demonstration_rows(tokenizer, demonstrations, recipe.max_prompt_tokens), compute)
-    save_model(scalar, stage.folder, tokenizer)
+    if adapted is None:
+        save_model(scalar, stage.folder, tokenizer)
+    else:
+        write_adapter(adapted, stage.folder, base=stage.parents.get("supervised"))
+        base = ScalarModel.on_trunk(model.trunk, copy.deepcopy(scalar.head))
+        save_model(merged(base, stage.folder), stage.folder, tokenizer)
     save_calibration(stage.folder, calibration)
     return {
         **metrics,
@@ -150,6 +166,21 @@ def train_reward(
         "demonstration_mean": calibration.mean_after,
         "demonstration_deviation": calibration.deviation,
     }
+
+
+def _new_scalar(
+    stage: Stage, model: LanguageModel, adapter: AdapterRecipe, compute: Compute
+) -> tuple[ScalarModel, Adapted | None]:
+    """Return a scalar model with a new head: a copy of a model's trunk, or a fresh adapter over its weights."""
+    generator = torch_generator(stage.seed, stage.name, "head")
+    if adapter.method == "none":
+        return ScalarModel.from_language_model(model, generator).to(compute.device), None
+    scalar = ScalarModel.on_trunk(over_same_weights(model.trunk), new_scalar_head(model.config.width, generator))
+    adapted = add_adapter(scalar, adapter, torch_generator(stage.seed, stage.name, "adapter"))
+    scalar.head.requires_grad_(requires_grad=True)
+    placed: ScalarModel
+    (placed,) = place_models([scalar], device=compute.device, product_dtype=compute.product_dtype)
+    return placed, replace(adapted, model=placed)
 
 
 def _rank(

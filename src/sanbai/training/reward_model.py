@@ -130,10 +130,19 @@ def load_reward_model(folder: Path, compute: Compute) -> RewardModel:
     Raises:
         ModelError: not a scalar model, or without the record of its zero.
     """
+    calibration = load_calibration(folder)
+    return RewardModel(load_scalar_model(folder), calibration, compute)
+
+
+def load_calibration(folder: Path) -> Calibration:
+    """Read the record of a reward model's zero.
+
+    Raises:
+        ModelError: there is none.
+    """
     if not (folder / CALIBRATION).is_file():
         raise ModelError(f"{folder}: no {CALIBRATION}, so its zero was never set to demonstrations; train it anew")
     try:
-        calibration = Calibration(**read_json(folder / CALIBRATION))
+        return Calibration(**read_json(folder / CALIBRATION))
     except (TypeError, DataError) as error:
         raise ModelError(f"{folder / CALIBRATION}: not a calibration record: {error}") from None
-    return RewardModel(load_scalar_model(folder), calibration, compute)

@@ -8,25 +8,28 @@ also those of `routing.py` over the demonstrations; every `evaluate_steps` and a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
 
 from sanbai.data.conversations import Conversation
 from sanbai.data.packing import EncodedItems, Items, PackedBatch, PackedBatches
-from sanbai.foundation.device import Compute
+from sanbai.foundation.device import Compute, autocast
 from sanbai.foundation.errors import DataError, ModelError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
-from sanbai.model.adapters.adapter import Adapted, add_adapter, merge_adapter
-from sanbai.model.adapters.peft_folder import save_adapter
+from sanbai.model.adapters.adapter import Adapted, add_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
+from sanbai.model.adapters.shared import over_same_weights, place_models
 from sanbai.model.experts import set_expert_dropout
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 from sanbai.text.chat_template import encode_conversation
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.adapter_folder import NO_ADAPTER, merged, write_adapter
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
 from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -34,10 +37,6 @@ from sanbai.training.pretrain import Evaluate, measure
 from sanbai.training.routing import Routing
 from sanbai.training.rows import row_parts
 from sanbai.training.schedule import cosine_rate
-
-#: Where an adapter lies in the stage's folder.
-ADAPTER = "adapter"
-NO_ADAPTER = AdapterRecipe()
 
 
 class SuperviseRecipe(RecipeSection):
@@ -114,7 +113,7 @@ def supervise(
         stage: one step of its run is one optimizer step, `num_supervise_steps` in all.
         recipe: section `[supervise]`.
         compute: threads, precision, device; already applied to the process.
-        model: the pretrained one; changed in place.
+        model: the pretrained one; changed in place, unless an adapter learns.
         tokenizer: saved beside the model.
         items: `encode_demonstrations` of the conversations.
         pretraining: documents to mix in; not read where `pretraining_share` is 0.
@@ -128,16 +127,12 @@ def supervise(
         Interrupted: asked to stop; the state is saved.
         ModelError: the adapter does not fit the model, or leaves too little room.
     """
-    model.to(compute.device).train()
-    set_expert_dropout(model, recipe.expert_dropout)
-    adapted = None
-    if adapter.method != "none":
-        adapted = add_adapter(model, adapter, torch_generator(stage.seed, "supervise", "adapter"))
-        if recipe.row_length > (room := model.config.max_positions):
-            raise ModelError(
-                f"supervise.row_length {recipe.row_length} exceeds the {room} positions that the adapter leaves for a "
-                "text; lower it, or adapter.num_virtual_tokens"
-            )
+    base, adapted = model.train(), None
+    set_expert_dropout(base, recipe.expert_dropout)
+    if adapter.method == "none":
+        model.to(compute.device)
+    else:
+        model, adapted = _adapt(stage, recipe, base, adapter, compute)
     optimizer = Optimizer(model, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(model), optimizer=optimizer)
     step, state = checkpoints.resume()
@@ -163,6 +158,11 @@ def supervise(
             routing=routing,
         )
 
+    def watch() -> dict[str, float]:
+        # The frozen products of a model with an adapter are in autocast's precision and no other.
+        with autocast(compute) if adapted else nullcontext():
+            return measure(model, evaluate)
+
     share = recipe.pretraining_share
     demonstrations = batches_of(items, "demonstrations", recipe.batch_rows)
     mixed_rows = max(1, round(share * recipe.batch_rows)) if share else 0
@@ -186,26 +186,38 @@ def supervise(
         step += 1
         stage.run.record(step, **loss, grad_norm=grad_norm, rate=rate, **routing.metrics())
         if step % recipe.evaluate_steps == 0 and step < num_steps:
-            stage.run.record(step, **measure(model, evaluate))
+            stage.run.record(step, **watch())
         checkpoints.after_step(step, cursors)
 
-    metrics: dict[str, Any] = measure(model, evaluate)
+    metrics: dict[str, Any] = watch()
     stage.run.record(step, **metrics)
     metrics |= {"steps": num_steps, "demonstrations": len(items.lengths)}
     if adapted is None:
         save_model(model, stage.folder, tokenizer)
         return metrics
     metrics["adapter_parameters"] = sum(parameter.numel() for parameter in adapted.parameters().values())
-    _save_adapted(adapted, stage, tokenizer)
+    write_adapter(adapted, stage.folder, base=stage.parents.get("base"))
+    if adapter.method == "lora":
+        save_model(merged(base, stage.folder), stage.folder, tokenizer)
+    else:
+        tokenizer.save(stage.folder)
     return metrics
 
 
-def _save_adapted(adapted: Adapted, stage: Stage, tokenizer: Tokenizer) -> None:
-    """Write the adapter, and beside it the merged model if it can be merged."""
-    folder = stage.folder / ADAPTER
-    folder.mkdir(exist_ok=True)
-    save_adapter(adapted, folder, base=stage.parents["base"].name if "base" in stage.parents else None)
-    if adapted.recipe.method == "lora":
-        save_model(merge_adapter(adapted), stage.folder, tokenizer)
-    else:
-        tokenizer.save(stage.folder)
+def _adapt(
+    stage: Stage, recipe: SuperviseRecipe, base: LanguageModel, adapter: AdapterRecipe, compute: Compute
+) -> tuple[LanguageModel, Adapted]:
+    """Return a model of the base's weights with a fresh adapter, placed; the base itself has none.
+
+    Raises:
+        ModelError: it does not fit the base, or leaves too little room.
+    """
+    fresh = add_adapter(over_same_weights(base), adapter, torch_generator(stage.seed, "supervise", "adapter"))
+    model: LanguageModel
+    (model,) = place_models([fresh.model], device=compute.device, product_dtype=compute.product_dtype)
+    if recipe.row_length > (room := model.config.max_positions):
+        raise ModelError(
+            f"supervise.row_length {recipe.row_length} exceeds the {room} positions that the adapter leaves for a "
+            "text; lower it, or adapter.num_virtual_tokens"
+        )
+    return model, replace(fresh, model=model)

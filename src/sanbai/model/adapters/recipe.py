@@ -18,7 +18,8 @@ class AdapterRecipe(RecipeSection):
     """`none`: all weights learn; `lora`: products of two thin matrices beside chosen projections (Hu et al. 2021,
     arXiv:2106.09685); `prompt`: vectors read before each text (Lester et al. 2021, arXiv:2104.08691); `p_tuning`: the
     same, written by a small network (Liu et al. 2021, arXiv:2103.10385); `prefix`: keys and values that each layer sees
-    before each text (Li and Liang 2021, arXiv:2101.00190). Only `lora` can be merged, and so practise in a round."""
+    before each text (Li and Liang 2021, arXiv:2101.00190). Only `lora` can be merged, and so practise in a round: there
+    reward model, value model and policy are adapters too, over one set of weights."""
     rank: int = Field(default=8, ge=1, le=10_000)
     """Of LoRA's products."""
     alpha: float = Field(default=16.0, gt=0.0, le=1e6)
@@ -26,7 +27,7 @@ class AdapterRecipe(RecipeSection):
     rank_stabilised: bool = False
     """Whether they are multiplied by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv:2312.03732)."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of LoRA's inputs set to 0 in training."""
+    """Share of LoRA's inputs set to 0 in fine-tuning; reward model and practice set none to 0."""
     targets: tuple[Projection, ...] = Field(default=("query", "value"), min_length=1)
     """The projections beside which LoRA stands: of attention `query`, `key`, `value`, `out`, of feed-forwards `gate`,
     `up`, `down`. GPT-1 and GPT-2 hold query, key and value in one matrix, which is adapted whole if one is named.

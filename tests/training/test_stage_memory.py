@@ -1,0 +1,170 @@
+"""The plan of an aligned model's memory, against the bytes that its tensors take on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sanbai.foundation.device import Compute, autocast
+from sanbai.foundation.seeds import torch_generator
+from sanbai.generation.engine import cast_for_decoding
+from sanbai.model.adapters.adapter import add_adapter
+from sanbai.model.adapters.recipe import AdapterRecipe
+from sanbai.model.adapters.shared import copy_learning, over_same_weights, place_models
+from sanbai.model.attention import BLOCK
+from sanbai.model.cache import KeyValueCache
+from sanbai.model.config import ModelConfig
+from sanbai.model.heads import LanguageModel, ScalarModel, new_scalar_head
+from sanbai.model.presets import PRESETS
+from sanbai.model.size import count_parameters, shape_of
+from sanbai.training.brake import Brake, Verdict
+from sanbai.training.gradients import learning
+from sanbai.training.learner import Learner
+from sanbai.training.optimizer import Optimizer, OptimizerRecipe
+from sanbai.training.ppo import Critic, PpoRecipe
+from sanbai.training.reward import RewardRecipe
+from sanbai.training.stage_memory import (
+    FLOAT,
+    Aligned,
+    activation_bytes,
+    cache_bytes,
+    count_factors,
+    count_products,
+    decoder_bytes,
+    practice_memory,
+    reward_memory,
+    supervise_memory,
+)
+from sanbai.training.supervise import SuperviseRecipe
+
+LORA = AdapterRecipe(method="lora", rank=4, targets=("query", "key", "value", "out", "gate", "up", "down"))
+CONFIG = ModelConfig(
+    vocab_size=400, num_layers=3, width=64, num_heads=4, num_kv_heads=2, head_width=16, feed_forward_width=160,
+    max_positions=512, query_key_norm=True, tied_embeddings=False, feed_forward="swiglu",
+)  # fmt: skip
+PRECISIONS = ("float32", "bfloat16")
+
+
+def aligned(precision: str, adapter: AdapterRecipe = LORA) -> Aligned:
+    return Aligned(shape_of(CONFIG), adapter, Compute.model_validate({"num_threads": 1, "precision": precision}))
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
+    return sum(storages.values())
+
+
+def weights_of(*models: nn.Module) -> list[Tensor]:
+    return [parameter for model in models for parameter in model.parameters()]
+
+
+def adapted_policy() -> LanguageModel:
+    policy = LanguageModel(CONFIG, torch_generator(0, "tests")).eval()
+    add_adapter(policy, LORA, torch_generator(1, "tests"))
+    return policy
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_products_and_factors_are_those_of_the_model(tied: bool) -> None:
+    config = CONFIG.model_copy(update={"tied_embeddings": tied})
+    model = LanguageModel(config, torch_generator(0, "tests"))
+    linears = [each for each in model.modules() if isinstance(each, nn.Linear)]
+    assert count_products(shape_of(config)) == sum(each.weight.numel() for each in linears)
+    for targets in (("query",), ("value", "out"), LORA.targets):
+        recipe = LORA.model_copy(update={"targets": targets})
+        tree = over_same_weights(model)
+        add_adapter(tree, recipe, torch_generator(1, "tests"))
+        assert count_factors(shape_of(config), recipe) == sum(each.numel() for each in learning(tree))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_practice_holds_is_what_the_plan_says(precision: str) -> None:
+    """All players, both optimizers after a step, the average and the best weights; gradients have been let go."""
+    model, compute = aligned(precision), aligned(precision).compute
+    base = LanguageModel(CONFIG, torch_generator(0, "tests")).eval()
+    policy = over_same_weights(base)
+    add_adapter(policy, LORA, torch_generator(1, "tests"))
+
+    def scalar() -> ScalarModel:
+        made = ScalarModel.on_trunk(over_same_weights(base.trunk), new_scalar_head(64, torch_generator(2, "head")))
+        add_adapter(made, LORA, torch_generator(3, "tests"))
+        made.head.requires_grad_(requires_grad=True)
+        return made
+
+    reward, judge = scalar(), scalar()
+    policy, value, reward, judge = place_models(
+        [policy, copy_learning(reward), reward, judge], device="cpu", product_dtype=compute.product_dtype
+    )
+    learner = Learner.gather(policy, OptimizerRecipe(), ema_decay=0.9, keeps_average=True)
+    critic = Critic(value, Optimizer(value, OptimizerRecipe()))
+    for moved, optimizer in ((policy, learner.optimizer), (value, critic.optimizer)):
+        for parameter in learning(moved):
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step(1e-3)
+    brake = Brake(patience=1, kl_budget=1.0)
+    brake.see(Verdict(step=0, judge_reward=0.0, reward=0.0, kl=0.0), learner.kept.tensors())
+    held = weights_of(policy, learner.reference, learner.candidate, value, reward, judge)
+    for part in (learner.optimizer, critic.optimizer, learner.average, brake):
+        held += [each for each in part.tensors().values() if each.numel() > 1]
+    planned = practice_memory(model, PpoRecipe(ptx_coef=0.0), max_prompt_tokens=8)
+    gradients = 2 * 2 * FLOAT * model.learned()
+    assert bytes_of(held) == pytest.approx(planned.weights + planned.learning - gradients, rel=0.01)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_a_forward_pass_keeps_is_what_the_plan_says(precision: str) -> None:
+    model = aligned(precision)
+    (policy,) = place_models([adapted_policy()], device="cpu", product_dtype=model.compute.product_dtype)
+    own = {each.untyped_storage().data_ptr() for each in policy.parameters()}
+    rows, length = 3, 256
+    kept: list[Tensor] = []
+    tokens = torch.randint(400, (rows, length), generator=torch_generator(4, "tokens"))
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each)
+    with hooks, autocast(model.compute):
+        policy.trunk(tokens)
+    measured = bytes_of(each for each in kept if each.untyped_storage().data_ptr() not in own)
+    # On a CPU a block of queries keeps weights over the keys up to its end: half of the square, and a diagonal.
+    planned = rows * length * activation_bytes(model, length=(length + BLOCK) // 2)
+    assert measured == pytest.approx(planned, rel=0.1)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_answering_takes_is_what_the_plan_says(precision: str) -> None:
+    model = aligned(precision)
+    (policy,) = place_models([adapted_policy()], device="cpu", product_dtype=model.compute.product_dtype)
+    decoder = cast_for_decoding(policy, "bfloat16" if precision == "bfloat16" else "stored")
+    own = bytes_of(weights_of(policy, decoder)) - bytes_of(weights_of(policy))
+    assert own == pytest.approx(decoder_bytes(model), rel=0.01)
+    cache = KeyValueCache(CONFIG, num_rows=5, capacity=40, dtype=decoder.head_weight.dtype, device="cpu")
+    held = [each for each in vars(cache).values() if isinstance(each, Tensor) and each.is_floating_point()]
+    assert bytes_of(held) == cache_bytes(model, rows=5, length=40)
+
+
+def test_adapters_need_a_fraction_and_every_stage_is_counted() -> None:
+    lora, whole = aligned("bfloat16"), aligned("bfloat16", AdapterRecipe())
+    supervise = SuperviseRecipe(row_length=64, micro_batch_rows=1)
+    reward = RewardRecipe(max_prompt_tokens=8, max_response_tokens=8, micro_batch_tokens=64)
+    practice = PpoRecipe(micro_batch_tokens=64, max_new_tokens=8, ptx_row_length=64, rollout_rows=1)
+    parameters = count_parameters(whole.shape).total
+    for small, large in (
+        (supervise_memory(lora, supervise), supervise_memory(whole, supervise)),
+        (reward_memory(lora, reward, max_answers=2), reward_memory(whole, reward, max_answers=2)),
+        (practice_memory(lora, practice, max_prompt_tokens=8), practice_memory(whole, practice, max_prompt_tokens=8)),
+    ):
+        assert small.weights + small.learning < large.weights + large.learning
+        assert small.total == small.weights + small.learning + max(small.activations, small.answering)
+    # Two learn, with two gradients and two moments each; four copies of the policy or its gradient; three only answer.
+    found = practice_memory(whole, practice, max_prompt_tokens=8)
+    assert found.learning + found.weights == FLOAT * parameters * (2 * 5 + 4 + 3)
+
+
+def test_a_llama_3_8b_fits_eighty_gigabytes_by_adapters_alone() -> None:
+    compute, shape = Compute(num_threads=1, precision="bfloat16", device="cuda"), shape_of(PRESETS["llama-3-8b"])
+    practice = PpoRecipe(micro_batch_tokens=2048, max_new_tokens=512, ptx_row_length=2048, rollout_rows=32)
+    lora = practice_memory(Aligned(shape, LORA, compute), practice, max_prompt_tokens=512)
+    whole = practice_memory(Aligned(shape, AdapterRecipe(), compute), practice, max_prompt_tokens=512)
+    assert lora.total < 72e9, "a tenth is left free"
+    assert whole.total > 400e9
