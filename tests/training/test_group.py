@@ -22,6 +22,7 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import group
+from sanbai.training.alarms import AlarmsRecipe
 from sanbai.training.candidates import Candidates
 from sanbai.training.gradients import differentiate
 from sanbai.training.group import GroupRecipe, compare, describe, train_group
@@ -375,6 +376,7 @@ OTHER: dict[str, Any] = {
     "patience": 1,
     "kl_budget": 1e-6,
     "optimizer": OptimizerRecipe(beta2=0.5),
+    "alarms": AlarmsRecipe(least_grad_norm=1e9),
 }
 
 

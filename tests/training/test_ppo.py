@@ -22,6 +22,7 @@ from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import ppo, practice
+from sanbai.training.alarms import AlarmsRecipe
 from sanbai.training.gradients import Differentiated, differentiate, length
 from sanbai.training.learner import Learner, add_policy_gradient
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -409,6 +410,7 @@ OTHER: dict[str, Any] = {
     "patience": 1,
     "kl_budget": 1e-6,
     "optimizer": OptimizerRecipe(beta2=0.5),
+    "alarms": AlarmsRecipe(least_grad_norm=1e9),
 }
 
 

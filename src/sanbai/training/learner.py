@@ -75,9 +75,9 @@ def add_policy_gradient(policy: LanguageModel, done: Mapping[str, Differentiated
         ptx_coef: γ.
     """
     add_gradient(policy, done["policy"].gradient)
-    numbers = {"policy_loss": done["policy"].loss}
+    numbers = {"policy_loss": done["policy"].loss, "policy_grad_norm": length(done["policy"].gradient)}
     if "ptx" in done:
         add_gradient(policy, done["ptx"].gradient)
         numbers["ptx_loss"] = done["ptx"].loss / ptx_coef
-        numbers["ptx_ratio"] = length(done["ptx"].gradient) / max(length(done["policy"].gradient), 1e-12)
+        numbers["ptx_ratio"] = length(done["ptx"].gradient) / max(numbers["policy_grad_norm"], 1e-12)
     return numbers

@@ -167,7 +167,7 @@ def train_ppo(
         experience = weigh(rollouts, readings, score_N, recipe)
         learned = _update(learner, critic, experience, plans, documents, recipe, compute, step)
         step += 1
-        stage.run.record(step, **describe(experience, score_N), **learned)
+        watch.record(step, **describe(experience, score_N), **learned)
         if watch.is_due(step):
             watch.consult(step)
         checkpoints.after_step(step, {"documents": documents.cursor.to_state()})

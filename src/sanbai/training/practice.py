@@ -7,7 +7,7 @@ scores (`ppo.py`, ...), and in nothing here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import fsum
 from statistics import fmean
 from typing import Any, Literal
@@ -29,13 +29,14 @@ from sanbai.model.hugging_face import save_model
 from sanbai.objectives.kl import kl_estimate
 from sanbai.objectives.masked import masked_mean, masked_sum
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.alarms import Alarm, Alarms, AlarmsRecipe
 from sanbai.training.brake import Brake, Verdict
 from sanbai.training.checkpoint import Saved, Weights
 from sanbai.training.gradients import LossPart
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.training.order import endless_order
-from sanbai.training.rollouts import Readings, Rollouts, Score, lay_out, response_logprobs
+from sanbai.training.rollouts import Readings, Rollouts, Score, lay_out, repeated_share, response_logprobs
 from sanbai.training.rows import row_parts
 from sanbai.training.sequences import group_by_tokens
 
@@ -83,6 +84,8 @@ class PracticeRecipe(RecipeSection):
     """Iterations between two checkpoints."""
     optimizer: OptimizerRecipe = OptimizerRecipe()
     """The optimizer of every model that learns here."""
+    alarms: AlarmsRecipe = AlarmsRecipe()
+    """What is watched besides, and whether it warns or stops."""
 
 
 def sample(
@@ -201,18 +204,23 @@ def rollout_numbers(rollouts: Rollouts, readings: Readings, mask_NR: Tensor, sco
         "max_mismatch": mismatch_NR.abs().max(),
         "max_mismatch_ratio": mismatch_NR.sum(1).abs().max().exp(),
     }
-    return {**{name: number.item() for name, number in numbers.items()}, "finished": finished / num_responses}
+    return {
+        **{name: number.item() for name, number in numbers.items()},
+        "finished": finished / num_responses,
+        "repetition": repeated_share(rollouts.responses),
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The second judge in a stage that practises: what it reads, and the brake that it pulls."""
+    """The second judge in a stage that practises: what it reads, the brake that it pulls, and the alarms."""
 
     stage: Stage
     recipe: PracticeRecipe
     compute: Compute
     learner: Learner
     brake: Brake
+    alarms: Alarms
     tokenizer: Tokenizer
     reward: Score
     judge: Score
@@ -244,15 +252,22 @@ class Watch:
             keeps_average=recipe.keep == "average",
         )
         brake = Brake(patience=recipe.patience, kl_budget=recipe.kl_budget)
-        return cls(stage, recipe, compute, learner, brake, tokenizer, reward, judge, prompts, seed)
+        alarms = Alarms(recipe.alarms)
+        return cls(stage, recipe, compute, learner, brake, alarms, tokenizer, reward, judge, prompts, seed)
 
     def saved(self) -> dict[str, Saved]:
         """Return the parts that change, by name."""
-        return {**self.learner.saved(), "brake": self.brake}
+        return {**self.learner.saved(), "brake": self.brake, "alarms": self.alarms}
 
     def goes_on(self, step: int) -> bool:
         """Return whether there is another iteration after `step` of them."""
-        return step < self.recipe.num_iterations and not self.brake.stop_reason
+        return step < self.recipe.num_iterations and not self.brake.stop_reason and not self.alarms.stop_reason
+
+    def record(self, step: int, **numbers: float) -> None:
+        """Log an iteration's numbers, and what is wrong with them."""
+        ringing = self.alarms.see(step, numbers)
+        self.stage.run.record(step, **numbers, alarms=len(self.alarms.rung))
+        self._say(ringing)
 
     def consult(self, step: int) -> None:
         """Show the brake what the judge says after `step` iterations, and log it."""
@@ -269,6 +284,13 @@ class Watch:
         )
         self.brake.see(verdict, self.learner.kept.tensors())
         self.stage.run.record(step, **verdict_numbers(verdict))
+        self._say(self.alarms.judge(self.brake))
+
+    def _say(self, ringing: Sequence[Alarm]) -> None:
+        for alarm in ringing:
+            fields = asdict(alarm)
+            self.stage.run.event(f"{self.stage.name}.alarm", alarm=fields.pop("name"), **fields)
+            self.stage.job.progress.say(f"{self.stage.name} {alarm}")
 
     def is_due(self, step: int) -> bool:
         """Return whether the judge is asked after `step` iterations."""
@@ -276,7 +298,7 @@ class Watch:
 
     def finish(self, step: int) -> dict[str, Any]:
         """Write the best weights into the stage's folder; return the artifact's metrics."""
-        reason = self.brake.stop_reason or "iterations"
+        reason = self.brake.stop_reason or self.alarms.stop_reason or "iterations"
         self.stage.run.event(f"{self.stage.name}.stopped", reason=reason, step=step, kept=self.brake.best.step)
         policy = self.learner.policy
         Weights(policy).load(self.brake.best_weights)
@@ -285,6 +307,7 @@ class Watch:
             "stop_reason": reason,
             "iterations": step,
             "kept_iteration": self.brake.best.step,
+            "alarms": dict(self.alarms.rung),
             **{f"{name}_before": value for name, value in verdict_numbers(self.brake.first).items()},
             **verdict_numbers(self.brake.best),
         }

@@ -60,6 +60,13 @@ class Rollouts:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
+def repeated_share(responses: Sequence[Sequence[int]], *, size: int = 4) -> float:
+    """Return the share of pieces of `size` tokens that stood in the same answer before; 0 where none is that long."""
+    pieces = [[tuple(each[t : t + size]) for t in range(len(each) - size + 1)] for each in responses]
+    num_pieces = sum(map(len, pieces))
+    return 1 - sum(len(set(found)) for found in pieces) / num_pieces if num_pieces else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Some responses laid out for a forward pass.
