@@ -23,6 +23,7 @@ from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import ppo, practice
 from sanbai.training.alarms import AlarmsRecipe
+from sanbai.training.buffer import Buffer, Gathered
 from sanbai.training.gradients import Differentiated, differentiate, length
 from sanbai.training.learner import Learner, add_policy_gradient
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -226,7 +227,7 @@ def experience_of(
     mask_NR = rollouts.mask()
     readings = Readings(*(torch.randn(3, 6, generator=generator) * mask_NR for _ in range(4)))
     score_N = torch.tensor(scores)
-    return weigh(rollouts, readings, score_N, recipe), readings, score_N
+    return weigh(Gathered(rollouts, readings, score_N), recipe), readings, score_N
 
 
 def test_trap_03_and_04_the_penalty_falls_once_on_cut_answers_alone_though_prompts_hold_ends() -> None:
@@ -247,7 +248,9 @@ def test_trap_09_the_first_tokens_return_is_score_minus_beta_kl_of_the_whole_ans
     experience, readings, score_N = experience_of([1.0, -2.0, 0.5], ["stop"] * 3, recipe)
     kl_N = (readings.logprob_NR - readings.reference_logprob_NR).sum(1)
     torch.testing.assert_close(experience.return_NR[:, 0], score_N - 0.3 * kl_N)
-    assert describe(experience, score_N)["kl"] == pytest.approx(kl_N.mean().item(), rel=1e-5)
+    buffer = Buffer()
+    buffer.fill(experience.gathered)
+    assert describe(experience, recipe, buffer)["kl"] == pytest.approx(kl_N.mean().item(), rel=1e-5)
 
 
 def test_trap_19_constant_rewards_push_nowhere(
@@ -259,7 +262,8 @@ def test_trap_19_constant_rewards_push_nowhere(
     rollouts = Rollouts([[0, 6, 4]] * 3, completions)
     constant = rollouts.mask() * 3.0
     zeros = torch.zeros(3, 6)
-    experience = weigh(rollouts, Readings(zeros, zeros, constant, zeros), torch.full((3,), 3.0), recipe)
+    readings = Readings(zeros, zeros, constant, zeros)
+    experience = weigh(Gathered(rollouts, readings, torch.full((3,), 3.0)), recipe)
     assert experience.advantage_NR.abs().max() == 0.0
 
 

@@ -36,14 +36,23 @@ class Differentiated:
     gradient: Gradient
 
 
-def differentiate(losses: Mapping[str, Sequence[LossPart]]) -> dict[str, Differentiated]:
+def differentiate(
+    losses: Mapping[str, Sequence[LossPart]], *, before_part: Callable[[], None] | None = None
+) -> dict[str, Differentiated]:
     """Return each named loss, summed over its parts; all parts of all losses are computed together.
 
     Args:
         losses: the parts of one loss belong to one model; at least one each.
+        before_part: called before each, in its thread; what it raises ends the work.
     """
+
+    def differentiate_part(part: LossPart) -> Differentiated:
+        if before_part is not None:
+            before_part()
+        return _differentiate_part(part)
+
     every = [part for parts in losses.values() for part in parts]
-    done = iter(map_parts(_differentiate_part, every))
+    done = iter(map_parts(differentiate_part, every))
     return {name: _sum([next(done) for _ in parts]) for name, parts in losses.items()}
 
 

@@ -6,7 +6,7 @@ scores (`ppo.py`, ...), and in nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import fsum
 from statistics import fmean
@@ -96,6 +96,7 @@ def sample(
     tokenizer: Tokenizer,
     *,
     seed: int,
+    before_step: Callable[[], None] | None = None,
 ) -> Rollouts:
     """Answer each prompt once, at the recipe's temperature and never warped.
 
@@ -107,6 +108,7 @@ def sample(
             the same, and the difference is in the log (`mismatch`).
         tokenizer: knows what ends an answer.
         seed: of this sampling; a row's draw depends on it and the row's number.
+        before_step: called before each token of a batch; what it raises ends the work.
     """
     completions = generate(
         policy,
@@ -116,6 +118,7 @@ def sample(
         stop_ids=tokenizer.reserved.ends(),
         batch_size=recipe.rollout_rows,
         precision=decoding_precision(compute),
+        before_step=before_step,
     )
     return Rollouts(prompts, completions)
 
@@ -281,6 +284,7 @@ class Watch:
             self.compute,
             self.tokenizer,
             seed=self.seed,
+            before_step=self.stage.run.raise_if_stopping,
         )
         self.brake.see(verdict, self.learner.kept.tensors())
         self.stage.run.record(step, **verdict_numbers(verdict))
@@ -293,8 +297,9 @@ class Watch:
             self.stage.job.progress.say(f"{self.stage.name} {alarm}")
 
     def is_due(self, step: int) -> bool:
-        """Return whether the judge is asked after `step` iterations."""
-        return step % self.recipe.judge_iterations == 0 or step == self.recipe.num_iterations
+        """Return whether the judge is to be asked after `step` iterations, and has not been."""
+        is_new = not self.brake.verdicts or self.brake.verdicts[-1].step < step
+        return is_new and (step % self.recipe.judge_iterations == 0 or step == self.recipe.num_iterations)
 
     def finish(self, step: int) -> dict[str, Any]:
         """Write the best weights into the stage's folder; return the artifact's metrics."""
@@ -324,13 +329,16 @@ def ask_judge(
     tokenizer: Tokenizer,
     *,
     seed: int,
+    before_step: Callable[[], None] | None = None,
 ) -> Verdict:
     """Let the weights that would be kept answer the held-out prompts, always with the same draws, and score them."""
     Weights(learner.candidate).load(learner.kept.tensors())
-    rollouts = sample(learner.candidate, prompts, recipe, compute, tokenizer, seed=seed)
+    rollouts = sample(learner.candidate, prompts, recipe, compute, tokenizer, seed=seed, before_step=before_step)
 
     @torch.no_grad()
     def kl_of(group: Sequence[int]) -> float:
+        if before_step is not None:
+            before_step()
         layout = lay_out(rollouts, group, context=learner.policy.config.max_positions, device=compute.device)
         logprob_GR, reference_GR = (
             response_logprobs(model, layout, temperature=recipe.temperature, compute=compute)

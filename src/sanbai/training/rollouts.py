@@ -187,6 +187,7 @@ def read(
     value: ScalarModel | None,
     temperature: float,
     compute: Compute,
+    before_group: Callable[[], None] | None = None,
 ) -> Readings:
     """Run the models over all responses, group by group.
 
@@ -202,11 +203,14 @@ def read(
         value: the critic, where there is one.
         temperature: the sampler's.
         compute: precision and device.
+        before_group: called before each, in its thread; what it raises ends the work.
     """
     shape, exact = rollouts.mask().shape, torch.promote_types(policy.head_weight.dtype, torch.float32)
     logprob_NR, reference_NR, value_NR, entropy_NR = (torch.zeros(shape, dtype=exact) for _ in range(4))
 
     def read_group(group: Sequence[int]) -> None:
+        if before_group is not None:
+            before_group()
         layout = lay_out(rollouts, group, context=policy.config.max_positions, device=compute.device)
         here = torch.tensor(group), slice(0, layout.num_steps)
         with torch.enable_grad(), autocast(compute):
