@@ -67,10 +67,9 @@ def test_a_critic_is_blind_after_enough_iterations_in_a_row() -> None:
     assert rung_by(recipe, blind, blind, blind) == {"blind_critic": 4}
 
 
-def test_without_a_critic_nothing_is_said_of_one() -> None:
-    alarms = Alarms(AlarmsRecipe(blind_critic_iterations=1))
-    numbers = {name: value for name, value in HEALTHY.items() if name != "explained_variance"}
-    assert alarms.see(1, numbers) == []
+def test_nothing_is_said_of_numbers_that_a_way_of_practising_has_not() -> None:
+    alarms = Alarms(AlarmsRecipe(blind_critic_iterations=1, least_grad_norm=9.0))
+    assert alarms.see(1, {"length": 10.0, "repetition": 0.1}) == []
 
 
 def test_over_optimisation_is_the_judge_falling_while_the_reward_rises() -> None:

@@ -60,7 +60,14 @@ def train(
 ) -> Callable[..., tuple[dict[str, Any], int]]:
     """Trains under a name, again and again until nothing interrupts; returns the outcome and the number of starts."""
     recipe = RECIPE.model_copy(
-        update={"learning_rate": 3e-2, "num_iterations": 3, "judge_iterations": 1, "checkpoint_iterations": 100}
+        update={
+            "learning_rate": 3e-2,
+            "num_iterations": 3,
+            "judge_iterations": 1,
+            "checkpoint_iterations": 100,
+            "kl_controller": "adaptive",
+            "kl_horizon": 100.0,
+        }
     )
 
     def run(name: str, interrupt: Interrupt = lambda _: None) -> tuple[dict[str, Any], int]:
@@ -144,5 +151,5 @@ def test_trap_25_stopped_before_any_step_of_an_update_it_goes_on_with_that_step(
         names = set(file.keys())
         assert json.loads(file.metadata()["state"])["documents"] != {"epoch": 0, "row": 0}
     assert {name.partition(":")[0] for name in names} >= {
-        "policy", "optimizer", "average", "value", "value_optimizer", "brake", "alarms"
+        "policy", "optimizer", "average", "value", "value_optimizer", "brake", "alarms", "kl_controller"
     }  # fmt: skip

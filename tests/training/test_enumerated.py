@@ -136,7 +136,7 @@ def test_the_policy_gradient_is_that_of_the_enumerated_objective(
             values_NR[row, : len(found)] = torch.tensor(found, dtype=torch.float64)
     readings = Readings(readings.logprob_NR, readings.reference_logprob_NR, values_NR, readings.entropy_NR)
     buffer = Buffer()
-    experience = weigh(buffer.fill(Gathered(rollouts, readings, SCORES)), recipe)
+    experience = weigh(buffer.fill(Gathered(rollouts, readings, SCORES)), recipe, kl_coef=recipe.kl_coef)
     advantage_M = (experience.return_NR - values_NR)[mask_NR.bool()]
     scale = 1 / math.sqrt(advantage_M.var(correction=0).item() + 1e-8)
 

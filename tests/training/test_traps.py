@@ -68,7 +68,7 @@ def unread(rollouts: Rollouts, score: float) -> Gathered:
 
 def described(gathered: Gathered, recipe: PpoRecipe) -> dict[str, float]:
     buffer = Buffer()
-    return describe(weigh(buffer.fill(gathered), recipe), recipe, buffer)
+    return describe(weigh(buffer.fill(gathered), recipe, kl_coef=recipe.kl_coef), recipe, buffer)
 
 
 def rows_of(stage: Stage) -> list[dict[str, float]]:
@@ -81,11 +81,11 @@ def rows_of(stage: Stage) -> list[dict[str, float]]:
 def test_trap_01_the_score_is_paid_at_the_last_token_of_answers_of_every_length(longest: int) -> None:
     gathered = ragged(range(1, longest + 1))
     readings, score_N = gathered.readings, gathered.score_N
-    free = weigh(gathered, RECIPE.model_copy(update={"kl_coef": 0.0}))
+    free = weigh(gathered, RECIPE, kl_coef=0.0)
     for row, length in enumerate(range(1, longest + 1)):
         assert free.reward_NR[row].nonzero().flatten().tolist() == [length - 1]
         assert free.reward_NR[row, length - 1] == score_N[row]
-    priced = weigh(gathered, RECIPE.model_copy(update={"kl_coef": 0.3}))
+    priced = weigh(gathered, RECIPE, kl_coef=0.3)
     kl_N = (readings.logprob_NR - readings.reference_logprob_NR).sum(1)
     torch.testing.assert_close(priced.reward_NR.sum(1), score_N - 0.3 * kl_N)
 
@@ -120,7 +120,7 @@ def test_trap_03_a_cut_answer_pays_once_whatever_its_prompt_holds(
     rollouts = sample(model, prompts, recipe, compute, ending_with(ends), seed=1)
     cut = [not any(token in ends for token in response) for response in rollouts.responses]
     assert 0 < sum(cut) < 16
-    found = weigh(unread(rollouts, 1.0), recipe)
+    found = weigh(unread(rollouts, 1.0), recipe, kl_coef=recipe.kl_coef)
     assert found.reward_NR.sum(1).tolist() == [-1.0 if each else 1.0 for each in cut]
 
 
@@ -134,7 +134,7 @@ def test_trap_04_the_longest_answer_that_ended_by_itself_is_not_cut(model: Langu
     assert max(lengths) > 10
     assert reasons[lengths.index(max(lengths))] == "stop"
     assert (lengths[-1], reasons[-1]) == (2, "length")
-    found = weigh(unread(rollouts, 0.0), recipe)
+    found = weigh(unread(rollouts, 0.0), recipe, kl_coef=recipe.kl_coef)
     assert found.reward_NR.sum(1).tolist() == [0.0 if reason == "stop" else -1.0 for reason in reasons]
 
 
@@ -214,7 +214,9 @@ def test_trap_09_without_a_price_the_reference_moves_nothing() -> None:
     elsewhere = Readings(
         readings.logprob_NR, readings.reference_logprob_NR - 5.0, readings.value_NR, readings.entropy_NR
     )
-    first, second = (weigh(replace(gathered, readings=each), recipe) for each in (readings, elsewhere))
+    first, second = (
+        weigh(replace(gathered, readings=each), recipe, kl_coef=recipe.kl_coef) for each in (readings, elsewhere)
+    )
     assert torch.equal(first.advantage_NR, second.advantage_NR)
     assert torch.equal(first.return_NR, second.return_NR)
 
@@ -280,7 +282,7 @@ def test_trap_12_without_a_step_nothing_drifts(
 
 def test_trap_13_advantages_are_whitened_over_the_iterations_answers_and_nothing_else() -> None:
     gathered = ragged([5, 20, 50, 3])
-    rollouts, found = gathered.rollouts, weigh(gathered, RECIPE)
+    rollouts, found = gathered.rollouts, weigh(gathered, RECIPE, kl_coef=RECIPE.kl_coef)
     valid = found.advantage_NR[rollouts.mask().bool()]
     assert valid.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert valid.std(correction=0).item() == pytest.approx(1.0, abs=1e-5)
@@ -340,7 +342,7 @@ def test_trap_15_policy_and_value_gradients_do_not_depend_on_the_micro_batch(
         )
         score_N = torch.tensor(share_liked(rollouts.prompts, rollouts.responses))
         buffer = Buffer()
-        experience = weigh(buffer.fill(Gathered(rollouts, readings, score_N)), recipe)
+        experience = weigh(buffer.fill(Gathered(rollouts, readings, score_N)), recipe, kl_coef=recipe.kl_coef)
         done = differentiate(_practice_parts(model, value, experience, minibatch, recipe, compute, buffer))
         return [*done["policy"].gradient, *done["value"].gradient]
 

@@ -109,10 +109,10 @@ class Alarms:
 
         Args:
             step: iterations done.
-            numbers: those that docs/stages/ppo.md explains; an alarm whose number is not among them keeps quiet.
+            numbers: those that docs/stages/ppo.md explains. Entropy, explained variance and gradient may be missing,
+                where a way of practising has none; their alarms then keep quiet.
         """
-        for name in ("length", "entropy"):
-            self._first.setdefault(name, numbers[name])
+        self._first = {name: numbers[name] for name in ("length", "entropy") if name in numbers} | self._first
         is_blind = numbers.get("explained_variance", 1.0) <= 0
         self._blind_iterations = self._blind_iterations + 1 if is_blind else 0
         return self._ring(self._in_iteration(step, numbers))
@@ -123,11 +123,11 @@ class Alarms:
 
     def _in_iteration(self, step: int, numbers: Mapping[str, float]) -> Iterator[Alarm]:
         recipe, first = self._recipe, self._first
-        drift = numbers["length"] / first["length"]
-        if not 1 / recipe.most_length_drift <= drift <= recipe.most_length_drift:
+        shortest, longest = first["length"] / recipe.most_length_drift, first["length"] * recipe.most_length_drift
+        if not shortest <= numbers["length"] <= longest:
             yield Alarm(
                 "length_drift", step, "length", numbers["length"],
-                f"{first['length'] / recipe.most_length_drift:.4g} to {first['length'] * recipe.most_length_drift:.4g}",
+                f"{shortest:.4g} to {longest:.4g}",
                 "read answers; if length is all that is learned, rank answers of like length and train the reward "
                 "model anew, or raise kl_coef",
             )  # fmt: skip
@@ -136,7 +136,7 @@ class Alarms:
                 "repetition", step, "repetition", numbers["repetition"], f"at most {recipe.most_repetition:g}",
                 "read answers; raise kl_coef, or rank answers that repeat themselves below others",
             )  # fmt: skip
-        if numbers["entropy"] < recipe.least_entropy * first["entropy"]:
+        if "entropy" in numbers and numbers["entropy"] < recipe.least_entropy * first["entropy"]:
             yield Alarm(
                 "entropy_collapse", step, "entropy", numbers["entropy"],
                 f"at least {recipe.least_entropy * first['entropy']:.4g}", "lower learning_rate, or raise kl_coef",
@@ -147,7 +147,7 @@ class Alarms:
                 f"above 0 within {recipe.blind_critic_iterations} iterations",
                 "raise value_learning_rate, or check that the value model begins as the reward model",
             )  # fmt: skip
-        if numbers["policy_grad_norm"] <= recipe.least_grad_norm:
+        if "policy_grad_norm" in numbers and numbers["policy_grad_norm"] <= recipe.least_grad_norm:
             yield Alarm(
                 "dead_gradients", step, "policy_grad_norm", numbers["policy_grad_norm"],
                 f"above {recipe.least_grad_norm:g}", "look whether the reward model gives all answers the same score",

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -44,6 +44,7 @@ from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.buffer import Buffer, Gathered
 from sanbai.training.checkpoint import Checkpoints, Saved, Weights, cursor_in
 from sanbai.training.gradients import Differentiated, LossPart, add_gradient, differentiate
+from sanbai.training.kl_controller import KlController
 from sanbai.training.optimizer import Optimizer
 from sanbai.training.practice import (
     PracticeRecipe,
@@ -76,6 +77,12 @@ class PpoRecipe(PracticeRecipe):
     """γ of the returns; 1: an answer is one episode."""
     gae_lambda: float = Field(default=0.95, ge=0.0, le=1.0)
     """λ of the advantages."""
+    kl_controller: Literal["fixed", "adaptive"] = "fixed"
+    """`adaptive`: `kl_coef` is where β begins, and it is steered towards `kl_target`."""
+    kl_target: float = Field(default=6.0, gt=0.0)
+    """Of `adaptive`: nats a response."""
+    kl_horizon: float = Field(default=10_000.0, gt=0.0)
+    """Of `adaptive`: answers after which a KL of twice the target would have doubled β, were the error not clipped."""
 
 
 def train_ppo(
@@ -127,8 +134,11 @@ def train_ppo(
     )
     learner = watch.learner
     critic = Critic(value.to(compute.device).eval(), Optimizer(value, recipe.optimizer))
+    price = KlController(recipe.kl_coef, kind=recipe.kl_controller, target=recipe.kl_target, horizon=recipe.kl_horizon)
     buffer = Buffer()
-    checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **watch.saved(), **critic.saved(), buffer=buffer)
+    checkpoints = Checkpoints(
+        stage.run, recipe.checkpoint_iterations, **watch.saved(), **critic.saved(), kl_controller=price, buffer=buffer
+    )
     leave_if_asked = stage.run.raise_if_stopping
     step, state = checkpoints.resume()
     documents = open_documents(
@@ -172,7 +182,7 @@ def train_ppo(
     while watch.goes_on(step):
         with unsaved():
             gathered = buffer.gathered or buffer.fill(gather())
-        experience = weigh(gathered, recipe)
+        experience = weigh(gathered, recipe, kl_coef=price.coef)
         rates = [
             warmup_rate(step, peak=peak, warmup_steps=recipe.warmup_iterations)
             for peak in (recipe.learning_rate, recipe.value_learning_rate)
@@ -190,7 +200,9 @@ def train_ppo(
                 learner.step(done, rates[0], ptx_coef=recipe.ptx_coef), critic.step(done["value"], rates[1])
             )
         step += 1
-        watch.record(step, **describe(experience, recipe, buffer), rate=rates[0])
+        numbers = describe(experience, recipe, buffer)
+        watch.record(step, **numbers, rate=rates[0], kl_coef=price.coef)
+        price.see(numbers["kl"], num_episodes=len(gathered.score_N))
         buffer.clear()
         consult_if_due()
         checkpoints.after_step(step, {"documents": documents.cursor.to_state()})
@@ -226,7 +238,7 @@ class Experience:
     return_NR: Tensor
 
 
-def weigh(gathered: Gathered, recipe: PpoRecipe) -> Experience:
+def weigh(gathered: Gathered, recipe: PpoRecipe, *, kl_coef: float) -> Experience:
     """Turn scores and KL into advantages and returns.
 
     An answer that the limit cut off is scored as it stands, less the penalty; nothing is expected after any answer's
@@ -234,14 +246,15 @@ def weigh(gathered: Gathered, recipe: PpoRecipe) -> Experience:
 
     Args:
         gathered: the responses and what the models said of them.
-        recipe: β, γ, λ, penalty.
+        recipe: γ, λ, penalty.
+        kl_coef: β of this iteration.
     """
     rollouts, readings, score_N = gathered.rollouts, gathered.readings, gathered.score_N
     mask_NR = rollouts.mask()
     unfinished_N = torch.tensor([completion.finish_reason == "length" for completion in rollouts.completions])
     kl_NR = kl_estimate(readings.logprob_NR, readings.reference_logprob_NR, estimator="k1")
     outcome_N = torch.where(unfinished_N, score_N - recipe.unfinished_penalty, score_N)
-    reward_NR = token_rewards(outcome_N, kl_NR, mask_NR, kl_coef=recipe.kl_coef)
+    reward_NR = token_rewards(outcome_N, kl_NR, mask_NR, kl_coef=kl_coef)
     advantage_NR = generalized_advantages(
         reward_NR,
         readings.value_NR,

@@ -66,6 +66,11 @@ class PracticeRecipe(RecipeSection):
     """Iterations over which both rates climb from a tenth."""
     ptx_coef: float = Field(default=27.8, ge=0.0)
     """γ: weight of the pretraining loss (mean nats a token) beside the policy loss (mean a token). 0: plain PPO."""
+    ptx_weight: Literal["coefficient", "target_ratio"] = "coefficient"
+    """`target_ratio`: γ is chosen anew at every step, so that the pretraining gradient has `ptx_target_ratio` of the
+    policy gradient's length; `ptx_coef` then only says whether there is one."""
+    ptx_target_ratio: float = Field(default=1.0, gt=0.0)
+    """Of `target_ratio`: length of the pretraining gradient over that of the policy's."""
     ptx_ratio: float = Field(default=8.0, gt=0.0)
     """Pretraining rows for each answer of a minibatch, rounded, at least one row."""
     ptx_row_length: int = Field(default=2048, ge=2)
@@ -253,6 +258,7 @@ class Watch:
             recipe.optimizer,
             ema_decay=recipe.ema_decay,
             keeps_average=recipe.keep == "average",
+            ptx_target_ratio=recipe.ptx_target_ratio if recipe.ptx_weight == "target_ratio" else None,
         )
         brake = Brake(patience=recipe.patience, kl_budget=recipe.kl_budget)
         alarms = Alarms(recipe.alarms)
