@@ -444,7 +444,7 @@ def test_trap_26_what_is_learned_is_what_was_drawn_though_its_text_encodes_other
     assert sorted(learned) == sorted(drawn)
 
 
-@pytest.mark.parametrize("max_tokens", [None, 24])
+@pytest.mark.parametrize("max_tokens", [None, 24, 50])
 def test_trap_27_every_stage_and_the_server_read_a_prompt_as_the_same_tokens(
     tokenizer: Tokenizer, max_tokens: int | None
 ) -> None:
