@@ -22,6 +22,7 @@ from sanbai.generation.engine import Completion
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.training import ppo, practice
+from sanbai.training.buffer import Buffer, Gathered
 from sanbai.training.gradients import differentiate
 from sanbai.training.ppo import PpoRecipe, train_ppo, weigh
 from sanbai.training.rollouts import Readings, Rollouts, read
@@ -134,15 +135,14 @@ def test_the_policy_gradient_is_that_of_the_enumerated_objective(
         for row, found in enumerate(expected_returns(logprobs, rewards)):
             values_NR[row, : len(found)] = torch.tensor(found, dtype=torch.float64)
     readings = Readings(readings.logprob_NR, readings.reference_logprob_NR, values_NR, readings.entropy_NR)
-    experience = weigh(rollouts, readings, SCORES, recipe)
+    buffer = Buffer()
+    experience = weigh(buffer.fill(Gathered(rollouts, readings, SCORES)), recipe, kl_coef=recipe.kl_coef)
     advantage_M = (experience.return_NR - values_NR)[mask_NR.bool()]
     scale = 1 / math.sqrt(advantage_M.var(correction=0).item() + 1e-8)
 
     expectation = [torch.zeros_like(tensor) for tensor in exact]
     for row, answer in enumerate(ANSWERS):
-        parts = ppo._practice_parts(
-            policy, value, experience, [[row]], recipe, compute, torch.zeros_like(readings.logprob_NR)
-        )
+        parts = ppo._practice_parts(policy, value, experience, [[row]], recipe, compute, buffer)
         gradient = differentiate({"policy": parts["policy"]})["policy"].gradient  # a mean over the answer's tokens
         for total, tensor in zip(expectation, gradient, strict=True):
             total.add_(tensor, alpha=probability_N[row].item() * len(answer))

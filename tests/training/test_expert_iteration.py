@@ -24,6 +24,7 @@ from sanbai.model.heads import LanguageModel
 from sanbai.objectives.language import next_token_loss
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import expert_iteration
+from sanbai.training.alarms import AlarmsRecipe
 from sanbai.training.candidates import Candidates
 from sanbai.training.expert_iteration import ExpertIterationRecipe, chosen_rows, describe, iterate_experts
 from sanbai.training.gradients import differentiate
@@ -220,13 +221,15 @@ OTHER: dict[str, Any] = {
     "patience": 1,
     "kl_budget": 1e-6,
     "optimizer": OptimizerRecipe(beta2=0.5),
+    "alarms": AlarmsRecipe(least_grad_norm=1e9),
+    "ptx_weight": "target_ratio",
 }
 
 
 def test_trap_28_every_field_of_the_recipe_changes_the_run(
     open_stage: Open, compute: Compute, model: LanguageModel, ending: Tokenizer, items: EncodedItems
 ) -> None:
-    assert OTHER.keys() | NEUTRAL == ExpertIterationRecipe.model_fields.keys()
+    assert OTHER.keys() | NEUTRAL | {"ptx_target_ratio"} == ExpertIterationRecipe.model_fields.keys()
     small = {"num_iterations": 2, "judge_iterations": 2, "choose": "above_quantile", "quantile": 0.6}
     base = RECIPE.model_copy(update=small)
     chance = {"judge": 0}
@@ -245,3 +248,6 @@ def test_trap_28_every_field_of_the_recipe_changes_the_run(
     assert trace("again", base) == plain
     for field, value in OTHER.items():
         assert trace(field, base.model_copy(update={field: value})) != plain, field
+    to_ratio = base.model_copy(update={"ptx_weight": "target_ratio"})
+    another = to_ratio.model_copy(update={"ptx_target_ratio": 3.0})
+    assert trace("to a ratio", to_ratio) != trace("to another", another)

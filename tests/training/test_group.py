@@ -22,6 +22,7 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import group
+from sanbai.training.alarms import AlarmsRecipe
 from sanbai.training.candidates import Candidates
 from sanbai.training.gradients import differentiate
 from sanbai.training.group import GroupRecipe, compare, describe, train_group
@@ -375,13 +376,15 @@ OTHER: dict[str, Any] = {
     "patience": 1,
     "kl_budget": 1e-6,
     "optimizer": OptimizerRecipe(beta2=0.5),
+    "alarms": AlarmsRecipe(least_grad_norm=1e9),
+    "ptx_weight": "target_ratio",
 }
 
 
 def test_trap_28_every_field_of_the_recipe_changes_the_run(
     open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, items: EncodedItems
 ) -> None:
-    assert OTHER.keys() | NEUTRAL == GroupRecipe.model_fields.keys()
+    assert OTHER.keys() | NEUTRAL | {"ptx_target_ratio"} == GroupRecipe.model_fields.keys()
     small = {"num_iterations": 2, "judge_iterations": 2, "batch_prompts": 2, "max_new_tokens": 4}
     base = RECIPE.model_copy(update=small)
     prompts = [PROMPTS[0], [0, 3, *[41] * 57, 6, 4]]  # the context leaves the second's answers three tokens
@@ -401,6 +404,9 @@ def test_trap_28_every_field_of_the_recipe_changes_the_run(
     assert trace("again", base) == plain
     for field, value in OTHER.items():
         assert trace(field, base.model_copy(update={field: value})) != plain, field
+    to_ratio = base.model_copy(update={"ptx_weight": "target_ratio"})
+    another = to_ratio.model_copy(update={"ptx_target_ratio": 3.0})
+    assert trace("to a ratio", to_ratio) != trace("to another", another)
     for field, others in (("normalization", ("constant", "sum")), ("kl_in", ("k2_loss",)), ("advantage", ("dr_grpo",))):
         for value in others:
             assert trace(f"{field} {value}", base.model_copy(update={field: value})) != plain, value

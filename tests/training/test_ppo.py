@@ -22,6 +22,8 @@ from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import ppo, practice
+from sanbai.training.alarms import AlarmsRecipe
+from sanbai.training.buffer import Buffer, Gathered
 from sanbai.training.gradients import Differentiated, differentiate, length
 from sanbai.training.learner import Learner, add_policy_gradient
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -225,7 +227,7 @@ def experience_of(
     mask_NR = rollouts.mask()
     readings = Readings(*(torch.randn(3, 6, generator=generator) * mask_NR for _ in range(4)))
     score_N = torch.tensor(scores)
-    return weigh(rollouts, readings, score_N, recipe), readings, score_N
+    return weigh(Gathered(rollouts, readings, score_N), recipe, kl_coef=recipe.kl_coef), readings, score_N
 
 
 def test_trap_03_and_04_the_penalty_falls_once_on_cut_answers_alone_though_prompts_hold_ends() -> None:
@@ -246,7 +248,9 @@ def test_trap_09_the_first_tokens_return_is_score_minus_beta_kl_of_the_whole_ans
     experience, readings, score_N = experience_of([1.0, -2.0, 0.5], ["stop"] * 3, recipe)
     kl_N = (readings.logprob_NR - readings.reference_logprob_NR).sum(1)
     torch.testing.assert_close(experience.return_NR[:, 0], score_N - 0.3 * kl_N)
-    assert describe(experience, score_N)["kl"] == pytest.approx(kl_N.mean().item(), rel=1e-5)
+    buffer = Buffer()
+    buffer.fill(experience.gathered)
+    assert describe(experience, recipe, buffer)["kl"] == pytest.approx(kl_N.mean().item(), rel=1e-5)
 
 
 def test_trap_19_constant_rewards_push_nowhere(
@@ -258,7 +262,8 @@ def test_trap_19_constant_rewards_push_nowhere(
     rollouts = Rollouts([[0, 6, 4]] * 3, completions)
     constant = rollouts.mask() * 3.0
     zeros = torch.zeros(3, 6)
-    experience = weigh(rollouts, Readings(zeros, zeros, constant, zeros), torch.full((3,), 3.0), recipe)
+    readings = Readings(zeros, zeros, constant, zeros)
+    experience = weigh(Gathered(rollouts, readings, torch.full((3,), 3.0)), recipe, kl_coef=recipe.kl_coef)
     assert experience.advantage_NR.abs().max() == 0.0
 
 
@@ -276,6 +281,42 @@ def test_trap_21_the_accumulated_gradient_is_ppos_plus_gamma_times_pretrainings(
     assert numbers["policy_loss"] == 0.5
     assert numbers["ptx_loss"] == pytest.approx(pretraining.loss, rel=1e-5)
     assert numbers["ptx_ratio"] == pytest.approx(27.8 * length(pretraining.gradient) / length(practice), rel=1e-3)
+
+
+def test_trap_21_to_a_target_ratio_the_pretraining_gradient_keeps_its_direction(
+    model: LanguageModel, items: EncodedItems, compute: Compute
+) -> None:
+    batch = next(PackedBatches(items, row_length=32, batch_rows=2, seed=0, pad_id=1))
+    plain = differentiate({"ptx": row_parts(model, batch, compute, micro_batch_rows=8)})["ptx"]
+    practised = [torch.full_like(p, 0.01) for p in model.parameters()]
+    parts = row_parts(model, batch, compute, micro_batch_rows=8, coefficient=5.0)
+    done = {"policy": Differentiated(0.5, practised), **differentiate({"ptx": parts})}
+    numbers = add_policy_gradient(model, done, 5.0, target_ratio=0.25)
+    added = [parameter.grad - 0.01 for parameter in model.parameters() if parameter.grad is not None]
+    assert length(added) == pytest.approx(0.25 * length(practised), rel=1e-4)
+    along = sum((one * other).sum().item() for one, other in zip(added, plain.gradient, strict=True))
+    assert along == pytest.approx(length(added) * length(plain.gradient), rel=1e-4)
+    assert numbers["ptx_ratio"] == pytest.approx(0.25)
+    assert numbers["ptx_coef"] == pytest.approx(0.25 * length(practised) / length(plain.gradient), rel=1e-4)
+    assert numbers["ptx_loss"] == pytest.approx(plain.loss, rel=1e-5)
+
+
+def test_trap_22_the_run_steers_beta_by_its_own_kl_and_pays_it(
+    open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, items: EncodedItems
+) -> None:
+    update = {"kl_controller": "adaptive", "kl_target": 0.05, "kl_horizon": 100.0, "learning_rate": 1e-2}
+    stage = open_stage()
+    start(stage, compute, model, tokenizer, items, RECIPE.model_copy(update=update))
+    kl, coef, reward, shaped, finished = (
+        metrics_of(stage, name) for name in ("kl", "kl_coef", "reward", "rlhf_reward", "finished")
+    )
+    beta = RECIPE.kl_coef
+    for step in range(RECIPE.num_iterations):
+        assert coef[step] == pytest.approx(beta, rel=1e-9)
+        paid = reward[step] - RECIPE.unfinished_penalty * (1 - finished[step]) - beta * kl[step]
+        assert shaped[step] == pytest.approx(paid, abs=1e-5)
+        beta *= 1 + min(max(kl[step] / 0.05 - 1, -0.2), 0.2) * RECIPE.batch_prompts / 100.0
+    assert len(set(coef)) == RECIPE.num_iterations
 
 
 def test_trap_21_one_optimizer_step_a_minibatch_and_the_stated_number_of_pretraining_rows(
@@ -409,13 +450,22 @@ OTHER: dict[str, Any] = {
     "patience": 1,
     "kl_budget": 1e-6,
     "optimizer": OptimizerRecipe(beta2=0.5),
+    "alarms": AlarmsRecipe(least_grad_norm=1e9),
+    "kl_controller": "adaptive",
+    "ptx_weight": "target_ratio",
+}
+#: Fields that matter where another has a certain value.
+DEPENDENT: dict[str, tuple[dict[str, Any], Any]] = {
+    "kl_target": ({"kl_controller": "adaptive", "num_iterations": 3, "learning_rate": 3e-2}, 1e-3),
+    "kl_horizon": ({"kl_controller": "adaptive"}, 10.0),
+    "ptx_target_ratio": ({"ptx_weight": "target_ratio"}, 3.0),
 }
 
 
 def test_trap_28_every_field_of_the_recipe_changes_the_run(
     open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, items: EncodedItems
 ) -> None:
-    assert OTHER.keys() | NEUTRAL == PpoRecipe.model_fields.keys()
+    assert OTHER.keys() | NEUTRAL | DEPENDENT.keys() == PpoRecipe.model_fields.keys()
     small = {
         "num_iterations": 2,
         "judge_iterations": 2,
@@ -440,3 +490,6 @@ def test_trap_28_every_field_of_the_recipe_changes_the_run(
     assert trace("again", base) == plain
     for field, value in OTHER.items():
         assert trace(field, base.model_copy(update={field: value})) != plain, field
+    for field, (where, value) in DEPENDENT.items():
+        without, with_value = (base.model_copy(update={**where, **more}) for more in ({}, {field: value}))
+        assert trace(f"{field} alone", without) != trace(field, with_value), field

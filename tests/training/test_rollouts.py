@@ -15,7 +15,15 @@ from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.reward_model import score_rows
-from sanbai.training.rollouts import Readings, Rollouts, lay_out, read, response_logprobs, response_values
+from sanbai.training.rollouts import (
+    Readings,
+    Rollouts,
+    lay_out,
+    read,
+    repeated_share,
+    response_logprobs,
+    response_values,
+)
 
 PROMPTS = [[0, 3, 40, 6, 4], [0, 3, 41, 42, 43, 6, 4], [4], [0, 3, 6, 4], [0, 3, 6, 90, 91, 6, 4]]
 RESPONSES = [[50, 51, 6], [52], [53, 54, 55, 56, 57, 58, 6], [6], [6, 6, 59, 60]]
@@ -128,3 +136,9 @@ def test_trap_12_the_samplers_logprobs_are_the_trainers(
     rollouts = Rollouts(PROMPTS, completions)
     found = reading(rollouts, [[0, 1, 2, 3, 4]], model, model, value, compute, temperature)
     torch.testing.assert_close(found.logprob_NR, rollouts.sampler_logprobs(), rtol=1e-4, atol=1e-5)
+
+
+def test_repetition_is_the_share_of_pieces_that_stood_in_the_same_answer_before() -> None:
+    assert repeated_share([[1, 2, 3], [9, 9, 9]]) == 0.0  # no piece of four
+    assert repeated_share([[1, 2, 3, 4], [1, 2, 3, 4]]) == 0.0  # in another answer
+    assert repeated_share([[5, 5, 5, 5, 5, 5, 5], [1, 2, 3, 4, 5]]) == pytest.approx(3 / 6)

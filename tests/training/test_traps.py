@@ -9,6 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
@@ -33,9 +34,10 @@ from sanbai.serving.tool_calls import turns_of
 from sanbai.text.chat_template import EncodedConversation, encode_conversation, encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import practice
+from sanbai.training.buffer import Buffer, Gathered
 from sanbai.training.gradients import differentiate
 from sanbai.training.learner import Learner
-from sanbai.training.ppo import _practice_parts, describe, weigh
+from sanbai.training.ppo import PpoRecipe, _practice_parts, describe, weigh
 from sanbai.training.practice import minibatches, sample
 from sanbai.training.reward import collect_ranked_prompts
 from sanbai.training.reward_model import calibrate, encode_answer, load_reward_model, save_calibration
@@ -49,13 +51,24 @@ def completion(tokens: list[int], finish_reason: str = "stop") -> Completion:
     return Completion(tokens, [0.0] * len(tokens), [0.0] * len(tokens), finish_reason)  # type: ignore[arg-type]
 
 
-def ragged(lengths: Sequence[int], *, seed: int = 0) -> tuple[Rollouts, Readings, Tensor]:
+def ragged(lengths: Sequence[int], *, seed: int = 0) -> Gathered:
     """Answers of given lengths with made-up readings, 0 on padding, and their scores."""
     rollouts = Rollouts([[0, 4]] * len(lengths), [completion([7] * (length - 1) + [END]) for length in lengths])
     generator = torch.Generator().manual_seed(seed)
     mask_NR = rollouts.mask()
     grids = [torch.randn(mask_NR.shape, generator=generator) * mask_NR for _ in range(4)]
-    return rollouts, Readings(*grids), torch.randn(len(lengths), generator=generator)
+    return Gathered(rollouts, Readings(*grids), torch.randn(len(lengths), generator=generator))
+
+
+def unread(rollouts: Rollouts, score: float) -> Gathered:
+    """Answers of which the models said nothing, all with one score."""
+    zeros = torch.zeros_like(rollouts.mask())
+    return Gathered(rollouts, Readings(zeros, zeros, zeros, zeros), torch.full((len(rollouts.prompts),), score))
+
+
+def described(gathered: Gathered, recipe: PpoRecipe) -> dict[str, float]:
+    buffer = Buffer()
+    return describe(weigh(buffer.fill(gathered), recipe, kl_coef=recipe.kl_coef), recipe, buffer)
 
 
 def rows_of(stage: Stage) -> list[dict[str, float]]:
@@ -66,12 +79,13 @@ def rows_of(stage: Stage) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("longest", [1, 7])
 def test_trap_01_the_score_is_paid_at_the_last_token_of_answers_of_every_length(longest: int) -> None:
-    rollouts, readings, score_N = ragged(range(1, longest + 1))
-    free = weigh(rollouts, readings, score_N, RECIPE.model_copy(update={"kl_coef": 0.0}))
+    gathered = ragged(range(1, longest + 1))
+    readings, score_N = gathered.readings, gathered.score_N
+    free = weigh(gathered, RECIPE, kl_coef=0.0)
     for row, length in enumerate(range(1, longest + 1)):
         assert free.reward_NR[row].nonzero().flatten().tolist() == [length - 1]
         assert free.reward_NR[row, length - 1] == score_N[row]
-    priced = weigh(rollouts, readings, score_N, RECIPE.model_copy(update={"kl_coef": 0.3}))
+    priced = weigh(gathered, RECIPE, kl_coef=0.3)
     kl_N = (readings.logprob_NR - readings.reference_logprob_NR).sum(1)
     torch.testing.assert_close(priced.reward_NR.sum(1), score_N - 0.3 * kl_N)
 
@@ -106,8 +120,7 @@ def test_trap_03_a_cut_answer_pays_once_whatever_its_prompt_holds(
     rollouts = sample(model, prompts, recipe, compute, ending_with(ends), seed=1)
     cut = [not any(token in ends for token in response) for response in rollouts.responses]
     assert 0 < sum(cut) < 16
-    zeros = torch.zeros_like(rollouts.mask())
-    found = weigh(rollouts, Readings(zeros, zeros, zeros, zeros), torch.ones(16), recipe)
+    found = weigh(unread(rollouts, 1.0), recipe, kl_coef=recipe.kl_coef)
     assert found.reward_NR.sum(1).tolist() == [-1.0 if each else 1.0 for each in cut]
 
 
@@ -121,8 +134,7 @@ def test_trap_04_the_longest_answer_that_ended_by_itself_is_not_cut(model: Langu
     assert max(lengths) > 10
     assert reasons[lengths.index(max(lengths))] == "stop"
     assert (lengths[-1], reasons[-1]) == (2, "length")
-    zeros = torch.zeros_like(rollouts.mask())
-    found = weigh(rollouts, Readings(zeros, zeros, zeros, zeros), torch.zeros(7), recipe)
+    found = weigh(unread(rollouts, 0.0), recipe, kl_coef=recipe.kl_coef)
     assert found.reward_NR.sum(1).tolist() == [0.0 if reason == "stop" else -1.0 for reason in reasons]
 
 
@@ -176,7 +188,7 @@ def test_trap_07_the_mean_of_k1_over_answers_is_no_less_than_zero(
     )
     k1_N = (found.logprob_NR - found.reference_logprob_NR).sum(1)
     assert k1_N.mean() > -3 * k1_N.std() / math.sqrt(200)
-    numbers = describe(weigh(rollouts, found, torch.zeros(200), recipe), torch.zeros(200))
+    numbers = described(Gathered(rollouts, found, torch.zeros(200)), recipe)
     assert abs(numbers["kl"] - numbers["kl_k3"]) < 4 * (k1_N.std() / math.sqrt(200)).item()
 
 
@@ -196,12 +208,15 @@ def test_trap_09_at_every_step_the_reward_learned_from_is_score_less_penalty_les
 
 
 def test_trap_09_without_a_price_the_reference_moves_nothing() -> None:
-    rollouts, readings, score_N = ragged([4, 1, 6])
+    gathered = ragged([4, 1, 6])
+    readings = gathered.readings
     recipe = RECIPE.model_copy(update={"kl_coef": 0.0})
     elsewhere = Readings(
         readings.logprob_NR, readings.reference_logprob_NR - 5.0, readings.value_NR, readings.entropy_NR
     )
-    first, second = (weigh(rollouts, each, score_N, recipe) for each in (readings, elsewhere))
+    first, second = (
+        weigh(replace(gathered, readings=each), recipe, kl_coef=recipe.kl_coef) for each in (readings, elsewhere)
+    )
     assert torch.equal(first.advantage_NR, second.advantage_NR)
     assert torch.equal(first.return_NR, second.return_NR)
 
@@ -266,8 +281,8 @@ def test_trap_12_without_a_step_nothing_drifts(
 
 
 def test_trap_13_advantages_are_whitened_over_the_iterations_answers_and_nothing_else() -> None:
-    rollouts, readings, score_N = ragged([5, 20, 50, 3])
-    found = weigh(rollouts, readings, score_N, RECIPE)
+    gathered = ragged([5, 20, 50, 3])
+    rollouts, found = gathered.rollouts, weigh(gathered, RECIPE, kl_coef=RECIPE.kl_coef)
     valid = found.advantage_NR[rollouts.mask().bool()]
     assert valid.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert valid.std(correction=0).item() == pytest.approx(1.0, abs=1e-5)
@@ -277,7 +292,8 @@ def test_trap_13_advantages_are_whitened_over_the_iterations_answers_and_nothing
 @pytest.mark.parametrize("garbage", [0.0, 1e9])
 def test_trap_14_every_logged_number_counts_answers_tokens_only(garbage: float) -> None:
     lengths = [3, 1, 6]
-    rollouts, readings, score_N = ragged(lengths)
+    gathered = ragged(lengths)
+    rollouts, readings, score_N = gathered.rollouts, gathered.readings, gathered.score_N
     hidden_NR = ~rollouts.mask().bool()
     spoiled = Readings(
         *(
@@ -290,7 +306,7 @@ def test_trap_14_every_logged_number_counts_answers_tokens_only(garbage: float) 
             )
         )
     )
-    numbers = describe(weigh(rollouts, spoiled, score_N, RECIPE), score_N)
+    numbers = described(replace(gathered, readings=spoiled), RECIPE)
     cells = [(row, t) for row, length in enumerate(lengths) for t in range(length)]
     delta = [(readings.logprob_NR - readings.reference_logprob_NR)[cell].item() for cell in cells]
     drift = [abs(readings.logprob_NR[cell].item()) for cell in cells]  # the made-up sampler reported 0
@@ -325,9 +341,9 @@ def test_trap_15_policy_and_value_gradients_do_not_depend_on_the_micro_batch(
             rollouts, minibatch, policy=model, reference=model, value=value, temperature=1.0, compute=compute
         )
         score_N = torch.tensor(share_liked(rollouts.prompts, rollouts.responses))
-        experience = weigh(rollouts, readings, score_N, recipe)
-        latest_NR = torch.zeros_like(readings.logprob_NR)
-        done = differentiate(_practice_parts(model, value, experience, minibatch, recipe, compute, latest_NR))
+        buffer = Buffer()
+        experience = weigh(buffer.fill(Gathered(rollouts, readings, score_N)), recipe, kl_coef=recipe.kl_coef)
+        done = differentiate(_practice_parts(model, value, experience, minibatch, recipe, compute, buffer))
         return [*done["policy"].gradient, *done["value"].gradient]
 
     for found, expected in zip(gradients(micro_batch_tokens), gradients(100_000), strict=True):
@@ -428,7 +444,7 @@ def test_trap_26_what_is_learned_is_what_was_drawn_though_its_text_encodes_other
     assert sorted(learned) == sorted(drawn)
 
 
-@pytest.mark.parametrize("max_tokens", [None, 24])
+@pytest.mark.parametrize("max_tokens", [None, 24, 50])
 def test_trap_27_every_stage_and_the_server_read_a_prompt_as_the_same_tokens(
     tokenizer: Tokenizer, max_tokens: int | None
 ) -> None:

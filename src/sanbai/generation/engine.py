@@ -68,6 +68,7 @@ def generate(
     batch_size: int = 64,
     precision: Precision = "stored",
     on_batch: Callable[[int], None] | None = None,
+    before_step: Callable[[], None] | None = None,
 ) -> list[Completion]:
     """Answer every prompt; the results are in the prompts' order.
 
@@ -84,6 +85,7 @@ def generate(
         precision: `bfloat16` decodes with a copy of the weights cast once; faster from 16 rows on, slower for one.
             Its log-probabilities differ from the stored weights'; `benchmarks/bench_model.py` says by how much.
         on_batch: called with the number of answers finished after each batch.
+        before_step: called before each token of a batch, in its thread; what it raises ends the work.
 
     Raises:
         UsageError: a different number of seeds than prompts.
@@ -100,7 +102,7 @@ def generate(
 
     def answer(rows: Sequence[int]) -> None:
         batch = _generate_batch(
-            decoder, [prompts[row] for row in rows], sampling, [seeds[row] for row in rows], stop_ids
+            decoder, [prompts[row] for row in rows], sampling, [seeds[row] for row in rows], stop_ids, before_step
         )
         answers.update(zip(rows, batch, strict=True))
         if on_batch is not None:
@@ -204,6 +206,7 @@ def _generate_batch(
     sampling: Sampling,
     seeds: Sequence[int],
     stop_ids: Collection[int],
+    before_step: Callable[[], None] | None = None,
 ) -> list[Completion]:
     decoder = decoder_of(model)
     device, exact = decoder.head_weight.device, torch.promote_types(decoder.head_weight.dtype, torch.float32)
@@ -223,6 +226,8 @@ def _generate_batch(
     running_B = torch.arange(num_rows, device=device)
     alive_B = torch.ones(num_rows, dtype=torch.bool, device=device)
     for step in range(steps):
+        if before_step is not None:
+            before_step()
         drawn = sample_tokens(logits_BV, uniform_NM[running_B, step], sampling)
         token_NM[running_B, step] = drawn.token_B
         logprob_NM[running_B, step] = drawn.logprob_B

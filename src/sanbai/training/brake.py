@@ -46,8 +46,9 @@ class Brake:
             patience: verdicts without a better one before stopping.
             kl_budget: nats a response; weights beyond it are never the best, and end training.
         """
-        self._patience, self._kl_budget = patience, kl_budget
-        self._verdicts: list[Verdict] = []
+        self._patience, self.kl_budget = patience, kl_budget
+        self.verdicts: list[Verdict] = []
+        """All so far."""
         self._best = 0
         self.best_weights: dict[str, Tensor] = {}
         """The weights to keep."""
@@ -57,30 +58,30 @@ class Brake:
     @property
     def first(self) -> Verdict:
         """The verdict on the weights before training."""
-        return self._verdicts[0]
+        return self.verdicts[0]
 
     @property
     def best(self) -> Verdict:
         """The verdict on the weights to keep."""
-        return self._verdicts[self._best]
+        return self.verdicts[self._best]
 
     def see(self, verdict: Verdict, weights: Mapping[str, Tensor]) -> None:
         """Take a verdict on `weights` into account; they are copied if they are the best so far."""
-        self._verdicts.append(verdict)
-        within = verdict.kl <= self._kl_budget
-        if len(self._verdicts) == 1 or (within and verdict.judge_reward > self.best.judge_reward):
-            self._best = len(self._verdicts) - 1
+        self.verdicts.append(verdict)
+        within = verdict.kl <= self.kl_budget
+        if len(self.verdicts) == 1 or (within and verdict.judge_reward > self.best.judge_reward):
+            self._best = len(self.verdicts) - 1
             self.best_weights = {name: weight.detach().clone() for name, weight in weights.items()}
         if not within:
             self.stop_reason = "kl_budget"
-        elif len(self._verdicts) - 1 - self._best >= self._patience:
+        elif len(self.verdicts) - 1 - self._best >= self._patience:
             self.stop_reason = "patience"
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the best weights, all verdicts, and where the brake stands."""
         return {
             **{f"weight:{name}": weight for name, weight in self.best_weights.items()},
-            "verdicts": torch.tensor([astuple(verdict) for verdict in self._verdicts], dtype=torch.float64),
+            "verdicts": torch.tensor([astuple(verdict) for verdict in self.verdicts], dtype=torch.float64),
             "place": torch.tensor([self._best, _REASONS.index(self.stop_reason)]),
         }
 
@@ -90,6 +91,6 @@ class Brake:
         self.best_weights = {
             name.removeprefix(prefix): weight for name, weight in tensors.items() if name.startswith(prefix)
         }
-        self._verdicts = [Verdict(int(step), *numbers) for step, *numbers in tensors["verdicts"].tolist()]
+        self.verdicts = [Verdict(int(step), *numbers) for step, *numbers in tensors["verdicts"].tolist()]
         self._best, reason = tensors["place"].tolist()
         self.stop_reason = _REASONS[reason]

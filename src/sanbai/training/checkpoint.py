@@ -6,14 +6,15 @@ count of steps is the whole random state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sanbai.data.packing import Cursor
-from sanbai.foundation.errors import CheckpointError
+from sanbai.foundation.errors import CheckpointError, Interrupted
 from sanbai.foundation.run import Run
 
 
@@ -102,8 +103,25 @@ class Checkpoints:
             Interrupted: a stop was asked for, and the state is saved.
         """
         if step % self._every == 0 or self._run.stop_requested:
-            tensors = {
-                f"{name}:{key}": value for name, part in self._parts.items() for key, value in part.tensors().items()
-            }
-            self._run.save(step, tensors, state)
+            self._save(step, state)
         self._run.raise_if_stopping()
+
+    @contextlib.contextmanager
+    def saving_if_stopped(self, step: int, state: Mapping[str, Any]) -> Iterator[None]:
+        """Do long work that changes no part: where it ends by `Interrupted`, all is saved as it was before it.
+
+        Args:
+            step: steps done.
+            state: as for `after_step`, before the work.
+        """
+        try:
+            yield
+        except Interrupted:
+            self._save(step, state)
+            raise
+
+    def _save(self, step: int, state: Mapping[str, Any]) -> None:
+        tensors = {
+            f"{name}:{key}": value for name, part in self._parts.items() for key, value in part.tensors().items()
+        }
+        self._run.save(step, tensors, state)

@@ -33,7 +33,7 @@ from sanbai.training.gradients import LossPart, differentiate
 from sanbai.training.learner import Learner
 from sanbai.training.players import SavePolicy
 from sanbai.training.practice import PracticeRecipe, Watch, minibatches, next_prompts, open_documents, ptx_parts
-from sanbai.training.rollouts import Rollouts, Score, lay_out, response_logprobs
+from sanbai.training.rollouts import Rollouts, Score, lay_out, repeated_share, response_logprobs
 from sanbai.training.schedule import warmup_rate
 
 
@@ -128,7 +128,7 @@ def iterate_experts(
         ]
         learned = _imitate(watch.learner, chosen, plans, documents, recipe, compute, step)
         step += 1
-        stage.run.record(step, **describe(drawn, rows), **learned)
+        watch.record(step, **describe(drawn, rows), **learned)
         if watch.is_due(step):
             watch.consult(step)
         checkpoints.after_step(step, {"documents": documents.cursor.to_state()})
@@ -156,6 +156,7 @@ def describe(drawn: Candidates, rows: Sequence[int]) -> dict[str, float]:
         "best_reward": drawn.score_PK.amax(1).mean().item(),
         "length": sum(lengths) / len(lengths),
         "finished": drawn.finished().float().mean().item(),
+        "repetition": repeated_share(drawn.rollouts.responses),
         "num_chosen": len(rows),
         **({"chosen_reward": score_N[list(rows)].mean().item()} if rows else {}),
     }

@@ -38,15 +38,20 @@ class Differentiated:
     gradient: Gradient
 
 
-def differentiate(losses: Mapping[str, Sequence[LossPart]]) -> dict[str, Differentiated]:
+def differentiate(
+    losses: Mapping[str, Sequence[LossPart]], *, before_part: Callable[[], None] | None = None
+) -> dict[str, Differentiated]:
     """Return each named loss, summed over its parts; all parts of all losses are computed together.
 
     Args:
         losses: the parts of one loss belong to one model; at least one each.
+        before_part: called before each, in its thread; what it raises ends the work.
     """
     sums = {name: _OrderedSum() for name in losses}
 
     def differentiate_part(place: tuple[str, int]) -> float:
+        if before_part is not None:
+            before_part()
         name, number = place
         part = losses[name][number]
         loss = part.loss()

@@ -176,7 +176,7 @@ def train_group(
         comparison = compare(drawn, readings, recipe)
         learned = _update(learner, comparison, plans, documents, recipe, compute, step)
         step += 1
-        stage.run.record(step, **describe(comparison, drawn), **learned)
+        watch.record(step, **describe(comparison, drawn), **learned)
         if watch.is_due(step):
             watch.consult(step)
         checkpoints.after_step(step, {"documents": documents.cursor.to_state()})

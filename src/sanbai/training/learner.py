@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from sanbai.model.adapters.shared import copy_learning
 from sanbai.model.heads import LanguageModel
 from sanbai.training.checkpoint import Saved, Weights
@@ -24,6 +26,7 @@ class Learner:
         optimizer: the policy's.
         average: of the policy's weights.
         kept: the weights that would be kept: the average's or the policy's.
+        ptx_target_ratio: as for `add_policy_gradient`.
     """
 
     policy: LanguageModel
@@ -32,10 +35,17 @@ class Learner:
     optimizer: Optimizer
     average: AverageWeights
     kept: Saved
+    ptx_target_ratio: float | None = None
 
     @classmethod
     def gather(
-        cls, policy: LanguageModel, recipe: OptimizerRecipe, *, ema_decay: float, keeps_average: bool
+        cls,
+        policy: LanguageModel,
+        recipe: OptimizerRecipe,
+        *,
+        ema_decay: float,
+        keeps_average: bool,
+        ptx_target_ratio: float | None = None,
     ) -> Learner:
         """Return the policy before its first step."""
         average = AverageWeights(policy, ema_decay)
@@ -46,6 +56,7 @@ class Learner:
             optimizer=Optimizer(policy, recipe),
             average=average,
             kept=average if keeps_average else Weights(policy),
+            ptx_target_ratio=ptx_target_ratio,
         )
 
     def saved(self) -> dict[str, Saved]:
@@ -60,24 +71,37 @@ class Learner:
             rate: of this step.
             ptx_coef: γ.
         """
-        numbers = add_policy_gradient(self.policy, done, ptx_coef)
+        numbers = add_policy_gradient(self.policy, done, ptx_coef, target_ratio=self.ptx_target_ratio)
         numbers["grad_norm"] = self.optimizer.step(rate)
         self.average.update(self.policy)
         return numbers
 
 
-def add_policy_gradient(policy: LanguageModel, done: Mapping[str, Differentiated], ptx_coef: float) -> dict[str, float]:
-    """Add the gradient of practice's loss and, where there is one, of γ times pretraining's; return losses and ratio.
+def add_policy_gradient(
+    policy: LanguageModel,
+    done: Mapping[str, Differentiated],
+    ptx_coef: float,
+    *,
+    target_ratio: float | None = None,
+) -> dict[str, float]:
+    """Add the gradient of practice's loss and, where there is one, of pretraining's; return losses, norm and ratio.
 
     Args:
         policy: its `.grad` are added to.
-        done: `policy`, and `ptx` with γ in it.
+        done: `policy`, and `ptx` with γ in it; the latter's gradient may be scaled in place.
         ptx_coef: γ.
+        target_ratio: how long pretraining's gradient is to be beside practice's, whatever γ; None: γ decides.
     """
     add_gradient(policy, done["policy"].gradient)
-    numbers = {"policy_loss": done["policy"].loss}
+    norm = length(done["policy"].gradient)
+    numbers = {"policy_loss": done["policy"].loss, "policy_grad_norm": norm}
     if "ptx" in done:
-        add_gradient(policy, done["ptx"].gradient)
+        gradient, ptx_norm, scale = done["ptx"].gradient, length(done["ptx"].gradient), 1.0
+        if target_ratio is not None:
+            scale = target_ratio * norm / max(ptx_norm, 1e-12)
+            torch._foreach_mul_(gradient, scale)
+        add_gradient(policy, gradient)
         numbers["ptx_loss"] = done["ptx"].loss / ptx_coef
-        numbers["ptx_ratio"] = length(done["ptx"].gradient) / max(length(done["policy"].gradient), 1e-12)
+        numbers["ptx_ratio"] = scale * ptx_norm / max(norm, 1e-12)
+        numbers["ptx_coef"] = scale * ptx_coef
     return numbers

@@ -9,21 +9,23 @@ Where the paper is silent: λ 0.95, value clip 0.2 and whitening over the iterat
 lm-human-preferences (Ziegler et al. 2019); the pretraining loss is a mean over tokens; an answer cut by the limit
 loses `unfinished_penalty`. Sampling is never warped (no top-p): log-probabilities would be another distribution's.
 
-`describe` and `_update` give an iteration's metrics; docs/stages/ppo.md explains each.
+`describe` gives an iteration's metrics; docs/stages/ppo.md explains each. A run that is asked to stop leaves within an
+iteration, even within an update, and goes on there (`buffer.py`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from sanbai.data.packing import Items, PackedBatches
+from sanbai.data.packing import Items
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Stage
@@ -40,9 +42,10 @@ from sanbai.objectives.ppo import (
     explained_variance,
 )
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.buffer import Buffer, Gathered
 from sanbai.training.checkpoint import Checkpoints, Saved, Weights, cursor_in
 from sanbai.training.gradients import Differentiated, LossPart, add_gradient, differentiate
-from sanbai.training.learner import Learner
+from sanbai.training.kl_controller import KlController
 from sanbai.training.optimizer import Optimizer
 from sanbai.training.players import SavePolicy
 from sanbai.training.practice import (
@@ -55,15 +58,7 @@ from sanbai.training.practice import (
     rollout_numbers,
     sample,
 )
-from sanbai.training.rollouts import (
-    Readings,
-    Rollouts,
-    Score,
-    lay_out,
-    read,
-    response_logprobs,
-    response_values,
-)
+from sanbai.training.rollouts import Rollouts, Score, lay_out, read, response_logprobs, response_values
 from sanbai.training.schedule import warmup_rate
 
 
@@ -84,6 +79,12 @@ class PpoRecipe(PracticeRecipe):
     """γ of the returns; 1: an answer is one episode."""
     gae_lambda: float = Field(default=0.95, ge=0.0, le=1.0)
     """λ of the advantages."""
+    kl_controller: Literal["fixed", "adaptive"] = "fixed"
+    """`adaptive`: `kl_coef` is where β begins, and it is steered towards `kl_target`."""
+    kl_target: float = Field(default=6.0, gt=0.0)
+    """Of `adaptive`: nats a response."""
+    kl_horizon: float = Field(default=10_000.0, gt=0.0)
+    """Of `adaptive`: answers after which a KL of twice the target would have doubled β, were the error not clipped."""
 
 
 def train_ppo(
@@ -138,7 +139,12 @@ def train_ppo(
     )
     learner = watch.learner
     critic = Critic(value.to(compute.device).eval(), Optimizer(value, recipe.optimizer))
-    checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **watch.saved(), **critic.saved())
+    price = KlController(recipe.kl_coef, kind=recipe.kl_controller, target=recipe.kl_target, horizon=recipe.kl_horizon)
+    buffer = Buffer()
+    checkpoints = Checkpoints(
+        stage.run, recipe.checkpoint_iterations, **watch.saved(), **critic.saved(), kl_controller=price, buffer=buffer
+    )
+    leave_if_asked = stage.run.raise_if_stopping
     step, state = checkpoints.resume()
     documents = open_documents(
         pretraining,
@@ -147,34 +153,63 @@ def train_ppo(
         cursor_in(state, "documents"),
         seed=derive_seed(stage.seed, "ppo", "documents"),
     )
-    plan_seed = derive_seed(stage.seed, "ppo", "minibatches")
 
-    if step == 0:
-        watch.consult(step)
-    while watch.goes_on(step):
+    def unsaved() -> AbstractContextManager[None]:
+        return checkpoints.saving_if_stopped(step, {"documents": documents.cursor.to_state()})
+
+    def plan(rollouts: Rollouts) -> list[list[list[list[int]]]]:
+        seed = derive_seed(stage.seed, "ppo", "minibatches")
+        seeds = [derive_seed(seed, step, epoch) for epoch in range(recipe.num_epochs)]
+        return [minibatches(rollouts.lengths, recipe, seed=each) for each in seeds]
+
+    def gather() -> Gathered:
         batch = next_prompts(prompts, recipe, step, seed=derive_seed(stage.seed, "ppo", "prompts"))
-        rollout_seed = derive_seed(stage.seed, "ppo", "rollout", step)
-        rollouts = sample(learner.policy, batch, recipe, compute, tokenizer, seed=rollout_seed)
-        plans = [
-            minibatches(rollouts.lengths, recipe, seed=derive_seed(plan_seed, step, epoch))
-            for epoch in range(recipe.num_epochs)
-        ]
+        seed = derive_seed(stage.seed, "ppo", "rollout", step)
+        rollouts = sample(learner.policy, batch, recipe, compute, tokenizer, seed=seed, before_step=leave_if_asked)
         readings = read(
             rollouts,
-            [group for minibatch in plans[0] for group in minibatch],
+            [group for minibatch in plan(rollouts)[0] for group in minibatch],
             policy=learner.policy,
             reference=learner.reference,
             value=critic.value,
             temperature=recipe.temperature,
             compute=compute,
+            before_group=leave_if_asked,
         )
-        score_N = torch.tensor(reward(rollouts.prompts, rollouts.responses))
-        experience = weigh(rollouts, readings, score_N, recipe)
-        learned = _update(learner, critic, experience, plans, documents, recipe, compute, step)
-        step += 1
-        stage.run.record(step, **describe(experience, score_N), **learned)
+        return Gathered(rollouts, readings, torch.tensor(reward(rollouts.prompts, rollouts.responses)))
+
+    def consult_if_due() -> None:
         if watch.is_due(step):
-            watch.consult(step)
+            with unsaved():
+                watch.consult(step)
+
+    consult_if_due()
+    while watch.goes_on(step):
+        with unsaved():
+            gathered = buffer.gathered or buffer.fill(gather())
+        experience = weigh(gathered, recipe, kl_coef=price.coef)
+        rates = [
+            warmup_rate(step, peak=peak, warmup_steps=recipe.warmup_iterations)
+            for peak in (recipe.learning_rate, recipe.value_learning_rate)
+        ]
+        for minibatch in buffer.left_of(chain.from_iterable(plan(gathered.rollouts))):
+            with unsaved():
+                done = differentiate(
+                    {
+                        **_practice_parts(learner.policy, critic.value, experience, minibatch, recipe, compute, buffer),
+                        **ptx_parts(learner.policy, documents, recipe, compute),
+                    },
+                    before_part=leave_if_asked,
+                )
+            buffer.add_step(
+                learner.step(done, rates[0], ptx_coef=recipe.ptx_coef), critic.step(done["value"], rates[1])
+            )
+        step += 1
+        numbers = describe(experience, recipe, buffer)
+        watch.record(step, **numbers, rate=rates[0], kl_coef=price.coef)
+        price.see(numbers["kl"], num_episodes=len(gathered.score_N))
+        buffer.clear()
+        consult_if_due()
         checkpoints.after_step(step, {"documents": documents.cursor.to_state()})
 
     return watch.finish(step)
@@ -199,33 +234,32 @@ class Critic:
 
 @dataclass(frozen=True, slots=True)
 class Experience:
-    """An iteration's responses with all that the updates need; fixed before the first of them. Shapes N, R."""
+    """What an iteration gathered, with all that the updates need; fixed before the first of them. Shapes N, R."""
 
-    rollouts: Rollouts
-    readings: Readings
+    gathered: Gathered
     mask_NR: Tensor
     reward_NR: Tensor
     advantage_NR: Tensor
     return_NR: Tensor
 
 
-def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRecipe) -> Experience:
+def weigh(gathered: Gathered, recipe: PpoRecipe, *, kl_coef: float) -> Experience:
     """Turn scores and KL into advantages and returns.
 
     An answer that the limit cut off is scored as it stands, less the penalty; nothing is expected after any answer's
     last token.
 
     Args:
-        rollouts: the responses.
-        readings: what the models said of them.
-        score_N: the reward model's scores, before penalties.
-        recipe: β, γ, λ, penalty.
+        gathered: the responses and what the models said of them.
+        recipe: γ, λ, penalty.
+        kl_coef: β of this iteration.
     """
+    rollouts, readings, score_N = gathered.rollouts, gathered.readings, gathered.score_N
     mask_NR = rollouts.mask()
     unfinished_N = torch.tensor([completion.finish_reason == "length" for completion in rollouts.completions])
     kl_NR = kl_estimate(readings.logprob_NR, readings.reference_logprob_NR, estimator="k1")
     outcome_N = torch.where(unfinished_N, score_N - recipe.unfinished_penalty, score_N)
-    reward_NR = token_rewards(outcome_N, kl_NR, mask_NR, kl_coef=recipe.kl_coef)
+    reward_NR = token_rewards(outcome_N, kl_NR, mask_NR, kl_coef=kl_coef)
     advantage_NR = generalized_advantages(
         reward_NR,
         readings.value_NR,
@@ -235,8 +269,7 @@ def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRe
         gae_lambda=recipe.gae_lambda,
     )
     return Experience(
-        rollouts,
-        readings,
+        gathered,
         mask_NR,
         reward_NR,
         advantage_NR=whiten(advantage_NR, mask_NR),
@@ -244,49 +277,17 @@ def weigh(rollouts: Rollouts, readings: Readings, score_N: Tensor, recipe: PpoRe
     )
 
 
-def describe(experience: Experience, score_N: Tensor) -> dict[str, float]:
-    """Return an iteration's numbers before its updates; see the module."""
-    readings, mask_NR = experience.readings, experience.mask_NR
+def describe(experience: Experience, recipe: PpoRecipe, buffer: Buffer) -> dict[str, float]:
+    """Return an iteration's numbers: of its answers, then of its update; docs/stages/ppo.md explains each."""
+    gathered, mask_NR = experience.gathered, experience.mask_NR
+    values_NR, old_NR, new_NR = gathered.readings.value_NR, gathered.readings.logprob_NR, buffer.latest_NR
     return {
-        **rollout_numbers(experience.rollouts, readings, mask_NR, score_N),
+        **rollout_numbers(gathered.rollouts, gathered.readings, mask_NR, gathered.score_N),
         "rlhf_reward": experience.reward_NR.sum(1).mean().item(),
-        "explained_variance": explained_variance(readings.value_NR, experience.return_NR, mask_NR).item(),
-    }
-
-
-def _update(
-    learner: Learner,
-    critic: Critic,
-    experience: Experience,
-    plans: Sequence[Sequence[Sequence[Sequence[int]]]],
-    documents: PackedBatches,
-    recipe: PpoRecipe,
-    compute: Compute,
-    step: int,
-) -> dict[str, float]:
-    """Take one step of policy and value a minibatch; return the iteration's means of losses and norms."""
-    rates = [
-        warmup_rate(step, peak=peak, warmup_steps=recipe.warmup_iterations)
-        for peak in (recipe.learning_rate, recipe.value_learning_rate)
-    ]
-    sums: Counter[str] = Counter()
-    latest_NR = experience.readings.logprob_NR.clone()
-    for minibatch in (minibatch for plan in plans for minibatch in plan):
-        done = differentiate(
-            {
-                **_practice_parts(learner.policy, critic.value, experience, minibatch, recipe, compute, latest_NR),
-                **ptx_parts(learner.policy, documents, recipe, compute),
-            }
-        )
-        sums.update(learner.step(done, rates[0], ptx_coef=recipe.ptx_coef))
-        sums.update(critic.step(done["value"], rates[1]))
-    num_steps = sum(map(len, plans))
-    old_NR, mask_NR = experience.readings.logprob_NR, experience.mask_NR
-    return {
-        **{name: total / num_steps for name, total in sums.items()},
-        "approx_kl": approximate_kl(latest_NR, old_NR, mask_NR).item(),
-        "clip_fraction": clip_fraction(latest_NR, old_NR, mask_NR, clip=recipe.clip).item(),
-        "rate": rates[0],
+        "explained_variance": explained_variance(values_NR, experience.return_NR, mask_NR).item(),
+        **buffer.means(),
+        "approx_kl": approximate_kl(new_NR, old_NR, mask_NR).item(),
+        "clip_fraction": clip_fraction(new_NR, old_NR, mask_NR, clip=recipe.clip).item(),
     }
 
 
@@ -297,15 +298,15 @@ def _practice_parts(
     minibatch: Sequence[Sequence[int]],
     recipe: PpoRecipe,
     compute: Compute,
-    latest_NR: Tensor,
+    buffer: Buffer,
 ) -> dict[str, list[LossPart]]:
-    """Return the parts of a minibatch's `policy` and `value` loss; the former note log-probabilities in `latest_NR`."""
-    denominator = sum(len(experience.rollouts.completions[index].tokens) for group in minibatch for index in group)
+    """Return the parts of a minibatch's `policy` and `value` loss; the former note log-probabilities in the buffer."""
+    rollouts, readings = experience.gathered.rollouts, experience.gathered.readings
+    denominator = sum(len(rollouts.completions[index].tokens) for group in minibatch for index in group)
 
     def parts_of(group: Sequence[int]) -> tuple[LossPart, LossPart]:
-        layout = lay_out(experience.rollouts, group, context=policy.config.max_positions, device=compute.device)
+        layout = lay_out(rollouts, group, context=policy.config.max_positions, device=compute.device)
         here = torch.tensor(group), slice(0, layout.num_steps)
-        readings = experience.readings
         mask_GR, advantage_GR, return_GR, old_logprob_GR, old_value_GR = (
             grid_NR[here].to(compute.device)
             for grid_NR in (
@@ -319,7 +320,7 @@ def _practice_parts(
 
         def policy_loss() -> Tensor:
             logprob_GR = response_logprobs(policy, layout, temperature=recipe.temperature, compute=compute)
-            latest_NR[here] = logprob_GR.detach().cpu()
+            buffer.latest_NR[here] = logprob_GR.detach().cpu()
             return clipped_policy_loss(
                 logprob_GR, old_logprob_GR, advantage_GR, mask_GR, clip=recipe.clip, denominator=denominator
             )

@@ -6,8 +6,8 @@ scores (`ppo.py`, ...), and in nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from math import fsum
 from statistics import fmean
 from typing import Any, Literal
@@ -28,6 +28,7 @@ from sanbai.model.heads import LanguageModel
 from sanbai.objectives.kl import kl_estimate
 from sanbai.objectives.masked import masked_mean, masked_sum
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.alarms import Alarm, Alarms, AlarmsRecipe
 from sanbai.training.brake import Brake, Verdict
 from sanbai.training.checkpoint import Saved, Weights
 from sanbai.training.gradients import LossPart
@@ -35,7 +36,7 @@ from sanbai.training.learner import Learner
 from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.training.order import endless_order
 from sanbai.training.players import SavePolicy
-from sanbai.training.rollouts import Readings, Rollouts, Score, lay_out, response_logprobs
+from sanbai.training.rollouts import Readings, Rollouts, Score, lay_out, repeated_share, response_logprobs
 from sanbai.training.rows import row_parts
 from sanbai.training.sequences import group_by_tokens
 
@@ -65,6 +66,11 @@ class PracticeRecipe(RecipeSection):
     """Iterations over which both rates climb from a tenth."""
     ptx_coef: float = Field(default=27.8, ge=0.0)
     """γ: weight of the pretraining loss (mean nats a token) beside the policy loss (mean a token). 0: plain PPO."""
+    ptx_weight: Literal["coefficient", "target_ratio"] = "coefficient"
+    """`target_ratio`: γ is chosen anew at every step, so that the pretraining gradient has `ptx_target_ratio` of the
+    policy gradient's length; `ptx_coef` then only says whether there is one."""
+    ptx_target_ratio: float = Field(default=1.0, gt=0.0)
+    """Of `target_ratio`: length of the pretraining gradient over that of the policy's."""
     ptx_ratio: float = Field(default=8.0, gt=0.0)
     """Pretraining rows for each answer of a minibatch, rounded, at least one row."""
     ptx_row_length: int = Field(default=2048, ge=2)
@@ -83,6 +89,8 @@ class PracticeRecipe(RecipeSection):
     """Iterations between two checkpoints."""
     optimizer: OptimizerRecipe = OptimizerRecipe()
     """The optimizer of every model that learns here."""
+    alarms: AlarmsRecipe = AlarmsRecipe()
+    """What is watched besides, and whether it warns or stops."""
 
 
 def sample(
@@ -93,6 +101,7 @@ def sample(
     tokenizer: Tokenizer,
     *,
     seed: int,
+    before_step: Callable[[], None] | None = None,
 ) -> Rollouts:
     """Answer each prompt once, at the recipe's temperature and never warped.
 
@@ -104,6 +113,7 @@ def sample(
             the same, and the difference is in the log (`mismatch`).
         tokenizer: knows what ends an answer.
         seed: of this sampling; a row's draw depends on it and the row's number.
+        before_step: called before each token of a batch; what it raises ends the work.
     """
     completions = generate(
         policy,
@@ -113,6 +123,7 @@ def sample(
         stop_ids=tokenizer.reserved.ends(),
         batch_size=recipe.rollout_rows,
         precision=decoding_precision(compute),
+        before_step=before_step,
     )
     return Rollouts(prompts, completions)
 
@@ -201,18 +212,23 @@ def rollout_numbers(rollouts: Rollouts, readings: Readings, mask_NR: Tensor, sco
         "max_mismatch": mismatch_NR.abs().max(),
         "max_mismatch_ratio": mismatch_NR.sum(1).abs().max().exp(),
     }
-    return {**{name: number.item() for name, number in numbers.items()}, "finished": finished / num_responses}
+    return {
+        **{name: number.item() for name, number in numbers.items()},
+        "finished": finished / num_responses,
+        "repetition": repeated_share(rollouts.responses),
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """The second judge in a stage that practises: what it reads, and the brake that it pulls."""
+    """The second judge in a stage that practises: what it reads, the brake that it pulls, and the alarms."""
 
     stage: Stage
     recipe: PracticeRecipe
     compute: Compute
     learner: Learner
     brake: Brake
+    alarms: Alarms
     tokenizer: Tokenizer
     reward: Score
     judge: Score
@@ -244,17 +260,25 @@ class Watch:
             recipe.optimizer,
             ema_decay=recipe.ema_decay,
             keeps_average=recipe.keep == "average",
+            ptx_target_ratio=recipe.ptx_target_ratio if recipe.ptx_weight == "target_ratio" else None,
         )
         brake = Brake(patience=recipe.patience, kl_budget=recipe.kl_budget)
-        return cls(stage, recipe, compute, learner, brake, tokenizer, reward, judge, prompts, seed, save)
+        alarms = Alarms(recipe.alarms)
+        return cls(stage, recipe, compute, learner, brake, alarms, tokenizer, reward, judge, prompts, seed, save)
 
     def saved(self) -> dict[str, Saved]:
         """Return the parts that change, by name."""
-        return {**self.learner.saved(), "brake": self.brake}
+        return {**self.learner.saved(), "brake": self.brake, "alarms": self.alarms}
 
     def goes_on(self, step: int) -> bool:
         """Return whether there is another iteration after `step` of them."""
-        return step < self.recipe.num_iterations and not self.brake.stop_reason
+        return step < self.recipe.num_iterations and not self.brake.stop_reason and not self.alarms.stop_reason
+
+    def record(self, step: int, **numbers: float) -> None:
+        """Log an iteration's numbers, and what is wrong with them."""
+        ringing = self.alarms.see(step, numbers)
+        self.stage.run.record(step, **numbers, alarms=len(self.alarms.rung))
+        self._say(ringing)
 
     def consult(self, step: int) -> None:
         """Show the brake what the judge says after `step` iterations, and log it."""
@@ -268,17 +292,26 @@ class Watch:
             self.compute,
             self.tokenizer,
             seed=self.seed,
+            before_step=self.stage.run.raise_if_stopping,
         )
         self.brake.see(verdict, self.learner.kept.tensors())
         self.stage.run.record(step, **verdict_numbers(verdict))
+        self._say(self.alarms.judge(self.brake))
+
+    def _say(self, ringing: Sequence[Alarm]) -> None:
+        for alarm in ringing:
+            fields = asdict(alarm)
+            self.stage.run.event(f"{self.stage.name}.alarm", alarm=fields.pop("name"), **fields)
+            self.stage.job.progress.say(f"{self.stage.name} {alarm}")
 
     def is_due(self, step: int) -> bool:
-        """Return whether the judge is asked after `step` iterations."""
-        return step % self.recipe.judge_iterations == 0 or step == self.recipe.num_iterations
+        """Return whether the judge is to be asked after `step` iterations, and has not been."""
+        is_new = not self.brake.verdicts or self.brake.verdicts[-1].step < step
+        return is_new and (step % self.recipe.judge_iterations == 0 or step == self.recipe.num_iterations)
 
     def finish(self, step: int) -> dict[str, Any]:
         """Write the best weights into the stage's folder; return the artifact's metrics."""
-        reason = self.brake.stop_reason or "iterations"
+        reason = self.brake.stop_reason or self.alarms.stop_reason or "iterations"
         self.stage.run.event(f"{self.stage.name}.stopped", reason=reason, step=step, kept=self.brake.best.step)
         policy = self.learner.policy
         Weights(policy).load(self.brake.best_weights)
@@ -287,6 +320,7 @@ class Watch:
             "stop_reason": reason,
             "iterations": step,
             "kept_iteration": self.brake.best.step,
+            "alarms": dict(self.alarms.rung),
             **{f"{name}_before": value for name, value in verdict_numbers(self.brake.first).items()},
             **verdict_numbers(self.brake.best),
         }
@@ -303,13 +337,16 @@ def ask_judge(
     tokenizer: Tokenizer,
     *,
     seed: int,
+    before_step: Callable[[], None] | None = None,
 ) -> Verdict:
     """Let the weights that would be kept answer the held-out prompts, always with the same draws, and score them."""
     Weights(learner.candidate).load(learner.kept.tensors())
-    rollouts = sample(learner.candidate, prompts, recipe, compute, tokenizer, seed=seed)
+    rollouts = sample(learner.candidate, prompts, recipe, compute, tokenizer, seed=seed, before_step=before_step)
 
     @torch.no_grad()
     def kl_of(group: Sequence[int]) -> float:
+        if before_step is not None:
+            before_step()
         layout = lay_out(rollouts, group, context=learner.policy.config.max_positions, device=compute.device)
         logprob_GR, reference_GR = (
             response_logprobs(model, layout, temperature=recipe.temperature, compute=compute)

@@ -60,6 +60,13 @@ class Rollouts:
         return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
 
+def repeated_share(responses: Sequence[Sequence[int]], *, size: int = 4) -> float:
+    """Return the share of pieces of `size` tokens that stood in the same answer before; 0 where none is that long."""
+    pieces = [[tuple(each[t : t + size]) for t in range(len(each) - size + 1)] for each in responses]
+    num_pieces = sum(map(len, pieces))
+    return 1 - sum(len(set(found)) for found in pieces) / num_pieces if num_pieces else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Some responses laid out for a forward pass.
@@ -180,6 +187,7 @@ def read(
     value: ScalarModel | None,
     temperature: float,
     compute: Compute,
+    before_group: Callable[[], None] | None = None,
 ) -> Readings:
     """Run the models over all responses, group by group.
 
@@ -195,11 +203,14 @@ def read(
         value: the critic, where there is one.
         temperature: the sampler's.
         compute: precision and device.
+        before_group: called before each, in its thread; what it raises ends the work.
     """
     shape, exact = rollouts.mask().shape, torch.promote_types(policy.head_weight.dtype, torch.float32)
     logprob_NR, reference_NR, value_NR, entropy_NR = (torch.zeros(shape, dtype=exact) for _ in range(4))
 
     def read_group(group: Sequence[int]) -> None:
+        if before_group is not None:
+            before_group()
         layout = lay_out(rollouts, group, context=policy.config.max_positions, device=compute.device)
         here = torch.tensor(group), slice(0, layout.num_steps)
         with torch.enable_grad(), autocast(compute):
