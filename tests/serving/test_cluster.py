@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,14 +26,15 @@ from sanbai.foundation.errors import ResourceError
 from sanbai.foundation.workspace import Workspace
 from sanbai.generation.sampling import Sampling
 from sanbai.serving.app import REPLICA_TABLE, create_replica
-from sanbai.serving.cluster import Deployment, deploy, replicas
+from sanbai.serving.cluster import NODE_HEADER, Deployment, deploy, replicas
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.serving.server import loopback_server
 from sanbai.text.tokenizer import Tokenizer
 
 HAS_RAY = importlib.util.find_spec("ray") is not None
-SETTINGS = ServeRecipe(sampling=Sampling(max_new_tokens=24), max_running=4, max_waiting=200)
+SETTINGS = ServeRecipe(sampling=Sampling(max_new_tokens=24), max_running=8, max_waiting=200)
 ASKED = 60
+NEW_TOKENS = 200
 
 
 def test_a_replica_answers_programs_alone(site: Site) -> None:
@@ -113,6 +115,7 @@ def test_a_node_killed_under_load_loses_no_request(
     wanted = Deployment(workspace.root, workspace.database_url, SETTINGS, replicas=2)
     with replicas(store, wanted, address=cluster.address) as (settings, gateways_key):
         monkeypatch.setenv("BACKEND_KEY", gateways_key)
+        wait_for_both(settings.backend, gateways_key, {cluster.head_node.node_id, second.node_id})
         with running_site(
             tmp_path / "gateway",
             tokenizer,
@@ -134,6 +137,20 @@ def test_a_node_killed_under_load_loses_no_request(
     assert all(streamed[number][0] for number in broken), "what had not begun could have been tried again"
 
 
+def wait_for_both(url: str, key: str, nodes: set[str]) -> None:
+    """Ask Ray's proxy until it has passed a request on to each node."""
+    seen: set[str] = set()
+    with httpx2.Client(headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
+        for _ in range(200):
+            response = client.get(f"{url}/models")
+            assert response.status_code == 200, response.text
+            seen.add(response.headers[NODE_HEADER])
+            if seen == nodes:
+                return
+            time.sleep(0.05)
+    raise AssertionError(f"only {seen} of {nodes} ever answered")
+
+
 def kill_node(cluster: Any, node: Any) -> None:
     """As a machine dies: every process of it at once."""
     raylet = node.all_processes["raylet"][0].process.pid
@@ -147,7 +164,7 @@ def kill_node(cluster: Any, node: Any) -> None:
 def ask_for(number: int, **more: Any) -> dict[str, Any]:
     """One of ten questions."""
     prompt = f"{number % 10} + 12"
-    return {"model": "sanbai", "prompt": prompt, "seed": number % 10, "temperature": 1.0, "max_tokens": 60, **more}
+    return {"model": "sanbai", "prompt": prompt, "seed": number % 10, "temperature": 1.0, "max_tokens": NEW_TOKENS, **more}
 
 
 def load(url: str, key: str, *, kill: Callable[[], None]) -> tuple[list[str], list[tuple[str, bool]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
@@ -13,9 +14,13 @@ import httpx2
 import pytest
 from tests.serving.conftest import Site, running_site
 
+from sanbai.feedback.registry import serve
 from sanbai.generation.continuous import ContinuousEngine
 from sanbai.generation.request import NewToken
+from sanbai.model.heads import LanguageModel
 from sanbai.serving import engine as serving_engine
+from sanbai.serving.answers import Answers
+from sanbai.serving.engine import Order
 from sanbai.serving.readings import Readings
 from sanbai.text.tokenizer import Tokenizer
 
@@ -121,6 +126,39 @@ def test_who_leaves_gives_every_block_back(tmp_path: Path, tokenizer: Tokenizer)
         until(lambda: model_engine._engine.pool.num_used == 0)
         assert not model_engine.works
         assert not model_engine._engine.busy
+
+
+def count_alive(*kinds: type) -> int:
+    return sum(issubclass(type(one), kinds) for one in gc.get_objects())  # asks no object anything
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_that_has_ended_is_freed_without_the_cyclic_collector(site: Site, stream: bool) -> None:
+    """Else tokens pile up until the collector's rarest pass."""
+    program = site.program()
+    gc.collect()
+    before = count_alive(Answers, Order)
+    gc.disable()
+    try:
+        for path in ("/v1/chat/completions", "/v1/completions"):
+            asked = CHAT | {"prompt": "Anna", "n": 2, "stream": stream}
+            assert program.post(path, json=asked).status_code == 200
+        until(lambda: count_alive(Answers, Order) <= before)
+    finally:
+        gc.enable()
+
+
+def test_a_model_that_serves_no_more_is_freed(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    gc.collect()
+    before = count_alive(LanguageModel)
+    with running_site(tmp_path, tokenizer, models=2) as made:
+        engine, program = made.app.state.house.engine, made.program()
+        for turn in range(1, 5):
+            assert program.post("/v1/chat/completions", json=CHAT).status_code == 200
+            name = f"model-{turn % 2}"
+            serve(made.store, name, round=turn % 2, actor="test")
+            until(lambda wanted=name: engine.served_name == wanted)
+        until(lambda: count_alive(LanguageModel) <= before + 1)
 
 
 def test_what_does_not_fit_the_cache_at_once_waits_and_is_answered(tmp_path: Path, tokenizer: Tokenizer) -> None:

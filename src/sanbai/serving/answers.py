@@ -57,7 +57,7 @@ class Answers:
         self._news: deque[tuple[Choice, NewToken | Outcome]] = deque()
         self._arrived, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self.choices: list[Choice] = []
-        self._orders = []
+        self._orders: list[Order] = []
         for request in requests:
             begun = [Choice(len(self.choices) + answer, request) for answer in range(len(request.seeds))]
             self.choices += begun
@@ -80,6 +80,8 @@ class Answers:
         """End them at the next token; those that have ended stay as they are."""
         for order in self._orders:
             order.stop()
+        # An order refers to these answers. Without this every answer would wait for the cyclic garbage collector.
+        self._orders.clear()
 
     async def follow(self) -> AsyncIterator[tuple[Choice, NewToken | Outcome] | None]:
         """Yield what happens until all answers have ended; None whenever nothing did for a while.

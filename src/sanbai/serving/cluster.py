@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sanbai.feedback.accounts import (
     add_account,
@@ -39,6 +41,9 @@ HEALTH_SECONDS = 2.0
 CLUSTER_RETRIES = 6
 #: Ray reports how it is used to its makers unless told not to; nothing leaves this house.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+#: Ray's proxy prefers replicas on its own node, and the others idle until those are full; here all have the same to do.
+EVEN = {"RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0"}
+NODE_HEADER = "x-sanbai-node"
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ class Replica:
         self._app = create_replica(
             workspace, Store(workspace.database_url), settings=wanted.settings, model=wanted.model
         )
+        ray, _ = _import_ray()
+        self._app.add_middleware(Signed, node=ray.get_runtime_context().get_node_id())
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Return the application, for Ray to run."""
@@ -80,6 +87,23 @@ class Replica:
         """Tell Ray to replace this process where the engine is stuck or has no model."""
         if why := self._app.state.house.engine.unready_because():
             raise RuntimeError(why)
+
+
+class Signed:
+    """ASGI middleware: every response says which node it comes from, in `x-sanbai-node`."""
+
+    def __init__(self, app: ASGIApp, *, node: str) -> None:
+        self._app, self._node = app, node
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and sign."""
+
+        async def send_signed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[NODE_HEADER] = self._node
+            await send(message)
+
+        await self._app(scope, receive, send_signed)
 
 
 def deploy(wanted: Deployment, *, address: str, port: int = 0) -> str:
@@ -102,7 +126,11 @@ def deploy(wanted: Deployment, *, address: str, port: int = 0) -> str:
         if not ray.is_initialized():
             ray.init(address, namespace=APPLICATION, log_to_driver=False, **_local_only(address))
         port = port or _free_port()
-        serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
+        serve.start(
+            proxy_location="HeadOnly",
+            http_options={"host": "127.0.0.1", "port": port},
+            controller_options={"runtime_env": {"env_vars": EVEN}},  # its proxy inherits them
+        )
         application = _application(serve, wanted)
         serve.run(application, name=APPLICATION, route_prefix="/")
     except (ConnectionError, TimeoutError, RuntimeError) as error:
@@ -151,7 +179,7 @@ def _application(serve: Any, wanted: Deployment) -> Any:
         name="api",
         num_replicas=wanted.replicas,
         ray_actor_options={"num_cpus": wanted.cpus},
-        # Ray fills the replicas on its proxy's own node first: with room for a queue there, the others would idle.
+        # What waits, waits in Ray's proxy for whichever replica is free first, and dies with none of them.
         max_ongoing_requests=wanted.settings.max_running,
         graceful_shutdown_timeout_s=wanted.settings.shutdown_seconds,
         health_check_period_s=HEALTH_SECONDS,

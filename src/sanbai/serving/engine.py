@@ -19,6 +19,7 @@ from typing import Literal
 from sanbai.data.vocabulary import load_tokenizer
 from sanbai.feedback.registry import RegisteredModel, find_model, served
 from sanbai.feedback.store import Store
+from sanbai.foundation.device import give_back_memory
 from sanbai.foundation.errors import DataError, ModelError, SanbaiError, UsageError
 from sanbai.foundation.workspace import Workspace
 from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
@@ -263,6 +264,7 @@ class Engine:
         self._open: dict[Order, None] = {}  # all that have not ended, the new ones too, oldest first
         self._readings = Readings(max_waiting=settings.max_waiting + 1, batch_tokens=settings.step_tokens)
         self._engines: dict[str, _ModelEngine] = {}  # of the engine's thread alone, by artifact
+        self._left = threading.Event()  # a model has left, and its memory can go back to the system
         self._cut_readings = False  # what is only read is not waited for any more
         self._stepped = time.monotonic()
         self._changed = threading.Condition()
@@ -395,6 +397,7 @@ class Engine:
                 name = self._chosen or _served_name(self._store)
                 if name and name != self.served_name:
                     self._served = self._load(name)
+                    self._left.set()
                 self._trouble = ""
             except SanbaiError as error:
                 self._trouble = str(error)
@@ -428,6 +431,9 @@ class Engine:
 
     def _watch(self) -> None:
         while not self._closing.wait(POLL_SECONDS):
+            if self._left.is_set():
+                self._left.clear()
+                give_back_memory()
             with contextlib.suppress(Exception):  # a locked or vanished database must not end the watch
                 self.refresh()
 
@@ -451,6 +457,8 @@ class Engine:
             self.post.deliver()
             if not engine.works and (self._served is None or artifact != self._served.artifact):
                 self._engines.pop(artifact, None)  # with the last hold on a model that serves no more
+                del engine
+                self._left.set()
         if self._cut_readings:
             self._readings.end_all(overloaded("the server is shutting down", retry_after_seconds=5, status=503))
         self._readings.step()
