@@ -37,12 +37,19 @@ class Pausing:
         """Do nothing."""
 
 
+def open_stage(folder: Path, turns: Turns) -> Stage:
+    """Return a stage whose steps are turns, in a folder that exists."""
+    job = Job(Workspace(folder), SilentProgress(), StopSignal())
+    return Stage("turns", folder / "artifact", Run(folder / "run", Pausing(turns), job.stop), 0, {}, job)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="`policy`, `reward`, `prompts.json` and `documents.json`")
     parser.add_argument("--epochs", type=int, required=True)
     parser.add_argument("--minibatch", type=int, required=True)
     parser.add_argument("--new-tokens", type=int, required=True)
+    parser.add_argument("--micro-batch-tokens", type=int, required=True)
     parser.add_argument("--ptx", action="store_true", help="with as many rows of documents as answers, as long as they")
     arguments = parser.parse_args()
     turns = Turns()
@@ -57,7 +64,7 @@ def main() -> None:
         batch_prompts=len(prompts),
         minibatch_prompts=arguments.minibatch,
         num_epochs=arguments.epochs,
-        micro_batch_tokens=2048,
+        micro_batch_tokens=arguments.micro_batch_tokens,
         max_new_tokens=arguments.new_tokens,
         rollout_rows=len(prompts),
         learning_rate=1e-6,
@@ -69,10 +76,8 @@ def main() -> None:
         checkpoint_iterations=1000,
     )
     judge = RewardModel(load_scalar_model(folder / "reward"), Calibration(1, 0.0, 0.0, 1.0), compute)
-    job = Job(Workspace(folder), SilentProgress(), StopSignal())
-    stage = Stage("ppo", folder / "artifact", Run(folder / "run", Pausing(turns), job.stop), 0, {}, job)
     train_ppo(
-        stage,
+        open_stage(folder, turns),
         recipe,
         compute,
         policy=load_language_model(folder / "policy"),

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 import transformers
+from benchmarks.peers.words import number_tokenizer
 from benchmarks.turns import Turns
 from datasets import Dataset
-from tokenizers import Tokenizer, models
 from trl import PPOConfig, PPOTrainer
 
 
@@ -49,11 +49,7 @@ def main() -> None:
         transformers.AutoModelForSequenceClassification.from_pretrained(arguments.folder / "reward", dtype=dtype)
         for _ in range(2)
     )
-    words = {str(word): word for word in range(policy.config.vocab_size)} | {"pad": policy.config.vocab_size}
-    # The pad lies outside what can be drawn: trl knows padding by its id.
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="0")), pad_token="pad", eos_token="pad"
-    )
+    tokenizer = number_tokenizer(policy.config.vocab_size)
     data = Dataset.from_dict({"input_ids": prompts})
     batch = len(prompts)
     config = PPOConfig(

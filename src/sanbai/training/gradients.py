@@ -1,7 +1,8 @@
 """Losses in parts: each part differentiated on its own, several at a time, the gradients added up in the parts' order.
 
 Nothing is accumulated in parameters while parts run, so they cannot meet there; the order of the sum is fixed, so the
-bits are the same however many threads there are.
+bits are the same however many threads there are. A part's gradient is added as soon as its turn has come, so that no
+more of them lie in memory than parts are computed at a time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import fsum
+from threading import Lock
 
 import torch
 from torch import Tensor, nn
@@ -42,23 +44,43 @@ def differentiate(losses: Mapping[str, Sequence[LossPart]]) -> dict[str, Differe
     Args:
         losses: the parts of one loss belong to one model; at least one each.
     """
-    every = [part for parts in losses.values() for part in parts]
-    done = iter(map_parts(_differentiate_part, every))
-    return {name: _sum([next(done) for _ in parts]) for name, parts in losses.items()}
+    sums = {name: _OrderedSum() for name in losses}
+    every = [(name, place, part) for name, parts in losses.items() for place, part in enumerate(parts)]
+
+    def differentiate_part(numbered: tuple[str, int, LossPart]) -> tuple[str, float]:
+        name, place, part = numbered
+        loss = part.loss()
+        sums[name].add(place, list(torch.autograd.grad(loss, learning(part.model), materialize_grads=True)))
+        return name, loss.item()
+
+    found = map_parts(differentiate_part, every)
+    return {
+        name: Differentiated(fsum(loss for of, loss in found if of == name), total.gradient)
+        for name, total in sums.items()
+    }
 
 
-def _differentiate_part(part: LossPart) -> Differentiated:
-    loss = part.loss()
-    gradient = torch.autograd.grad(loss, learning(part.model), materialize_grads=True)
-    return Differentiated(loss.item(), list(gradient))
+class _OrderedSum:
+    """Gradients that come in any order, from any thread, and are added up in the order of their places."""
 
+    def __init__(self) -> None:
+        self.gradient: Gradient = []
+        self._early: dict[int, Gradient] = {}
+        self._next = 0
+        self._lock = Lock()
 
-@torch.no_grad()
-def _sum(parts: Sequence[Differentiated]) -> Differentiated:
-    first, *rest = (part.gradient for part in parts)
-    for gradient in rest:
-        torch._foreach_add_(first, gradient)
-    return Differentiated(fsum(part.loss for part in parts), first)
+    @torch.no_grad()
+    def add(self, place: int, gradient: Gradient) -> None:
+        """Add a gradient, or keep it until those before it have come."""
+        with self._lock:
+            self._early[place] = gradient
+            while self._next in self._early:
+                due = self._early.pop(self._next)
+                if self._next == 0:
+                    self.gradient = due
+                else:
+                    torch._foreach_add_(self.gradient, due)
+                self._next += 1
 
 
 def learning(model: nn.Module) -> list[nn.Parameter]:
