@@ -1,4 +1,4 @@
-"""Alignment beside trl 0.24, the last whose PPO was no experiment: iterations of PPO, with and without ptx; steps of DPO.
+"""Alignment beside trl 0.24, the last whose PPO was no experiment: iterations of PPO, also with ptx; steps of DPO.
 
     make bench-alignment
     python -m benchmarks.bench_alignment --repeats 5 --only ppo

@@ -12,7 +12,6 @@ from sanbai.data.packing import EncodedItems
 from sanbai.foundation.device import Compute, apply_compute
 from sanbai.foundation.progress import SilentProgress
 from sanbai.foundation.run import Run
-from sanbai.foundation.seeds import torch_generator
 from sanbai.foundation.stage import Job, Stage
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace

@@ -22,9 +22,11 @@ class Pausing(transformers.TrainerCallback):
         self._turns = turns
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Wait for the first turn."""
         self._turns.wait()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        """End the turn, and wait for the next."""
         self._turns.wait()
 
 
@@ -70,7 +72,7 @@ def main() -> None:
             save_strategy="no",
             dataloader_pin_memory=False,
         ),
-        processing_class=number_tokenizer(policy.config.vocab_size, end=end),
+        processing_class=number_tokenizer(policy.config.vocab_size, pad=end, end=end),
         train_dataset=Dataset.from_list(rows),
         callbacks=[Pausing(turns)],
     ).train()

@@ -22,9 +22,11 @@ class Pausing(transformers.TrainerCallback):
         self._turns = turns
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Wait for the first turn."""
         self._turns.wait()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
+        """End the turn, and wait for the next."""
         self._turns.wait()
 
 
@@ -49,7 +51,9 @@ def main() -> None:
         transformers.AutoModelForSequenceClassification.from_pretrained(arguments.folder / "reward", dtype=dtype)
         for _ in range(2)
     )
-    tokenizer = number_tokenizer(policy.config.vocab_size)
+    # Beyond what can be drawn: trl knows padding, and the end, by their ids.
+    beyond = policy.config.vocab_size
+    tokenizer = number_tokenizer(beyond, pad=beyond, end=beyond)
     data = Dataset.from_dict({"input_ids": prompts})
     batch = len(prompts)
     config = PPOConfig(

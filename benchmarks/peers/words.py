@@ -8,19 +8,18 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 
-def number_tokenizer(vocab_size: int, *, end: int | None = None) -> PreTrainedTokenizerFast:
+def number_tokenizer(vocab_size: int, *, pad: int, end: int) -> PreTrainedTokenizerFast:
     """Return a tokenizer that reads "7 4095" as those ids.
 
     Args:
-        vocab_size: the pad is the first id beyond it, which nothing draws: trl knows padding by its id alone.
-        end: what ends an answer; by default the pad, which nothing draws either.
+        vocab_size: the model's.
+        pad: fills rows.
+        end: ends an answer.
     """
-    words = {str(word): word for word in range(vocab_size)} | {"pad": vocab_size}
-    engine = Tokenizer(models.WordLevel(words, unk_token="pad"))
+    words = {str(word): word for word in range(max(vocab_size, pad + 1))}
+    engine = Tokenizer(models.WordLevel(words, unk_token=str(pad)))
     engine.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=engine, pad_token="pad", eos_token="pad" if end is None else str(end)
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=engine, pad_token=str(pad), eos_token=str(end))
 
 
 def as_text(tokens: Sequence[int]) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from sanbai.model.heads import LanguageModel
 from sanbai.training.checkpoint import Saved, Weights
@@ -20,7 +23,6 @@ class Learner:
     Attributes:
         policy: learns.
         reference: the policy as it was; never changes.
-        candidate: holds the weights that would be kept, when they are judged.
         optimizer: the policy's.
         average: of the policy's weights.
         kept: the weights that would be kept: the average's or the policy's.
@@ -28,7 +30,6 @@ class Learner:
 
     policy: LanguageModel
     reference: LanguageModel
-    candidate: LanguageModel
     optimizer: Optimizer
     average: AverageWeights
     kept: Saved
@@ -42,7 +43,6 @@ class Learner:
         return cls(
             policy=policy,
             reference=copy.deepcopy(policy),
-            candidate=copy.deepcopy(policy),
             optimizer=Optimizer(policy, recipe),
             average=average,
             kept=average if keeps_average else Weights(policy),
@@ -51,6 +51,21 @@ class Learner:
     def saved(self) -> dict[str, Saved]:
         """Return the parts that change, by name."""
         return {"policy": Weights(self.policy), "optimizer": self.optimizer, "average": self.average}
+
+    @contextmanager
+    def with_kept_weights(self) -> Iterator[LanguageModel]:
+        """Lend the policy with the weights that would be kept in the place of its own; nothing is copied."""
+        kept = self.kept.tensors()
+        own = {name: parameter.data for name, parameter in self.policy.named_parameters() if name in kept}
+        try:
+            self._put_on(kept)
+            yield self.policy
+        finally:
+            self._put_on(own)
+
+    def _put_on(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            self.policy.get_parameter(name).data = weight
 
     def step(self, done: Mapping[str, Differentiated], rate: float, *, ptx_coef: float) -> dict[str, float]:
         """Take one optimizer step along the sum of the gradients; return losses and norms.

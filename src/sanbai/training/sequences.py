@@ -43,7 +43,9 @@ class PackedSequences:
 def pack_sequences(
     sequences: Sequence[Sequence[int]], *, context: int, device: torch.device | str = "cpu"
 ) -> PackedSequences:
-    """Lay sequences into as few rows as best fit finds, rows of `ROW_TOKENS` or, if fewer places stay empty, the longest's.
+    """Lay sequences into as few rows as best fit finds.
+
+    Rows have `ROW_TOKENS`, or, where that leaves fewer places empty, the longest sequence's tokens.
 
     Args:
         sequences: token ids, at least one each.
