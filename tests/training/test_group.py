@@ -273,7 +273,9 @@ def test_trap_09_the_kl_is_in_the_reward_or_in_the_loss_and_never_in_both(
     def loss(kl_coef: float) -> float:
         """Of the same comparison, which was made at the first price."""
         priced = recipe.model_copy(update={"kl_coef": kl_coef})
-        parts = group._policy_parts(model, comparison, [list(range(6))], priced, compute, torch.zeros(6, 6))
+        parts = group._policy_parts(
+            model, comparison, [list(range(6))], priced, compute, torch.zeros(6, 6, dtype=torch.float64)
+        )
         return differentiate({"policy": parts})["policy"].loss
 
     difference = loss(0.3) - loss(0.0)
@@ -287,12 +289,16 @@ def test_trap_09_the_kl_is_in_the_reward_or_in_the_loss_and_never_in_both(
 def test_trap_15_the_gradient_is_the_same_however_the_minibatch_is_cut(
     model: LanguageModel, compute: Compute, normalization: str
 ) -> None:
+    """In float64: rows are laid out otherwise, so sums round otherwise."""
+    model.double()
     recipe = RECIPE.model_copy(update={"normalization": normalization, "kl_coef": 0.3})
     drawn, readings = drawn_by_hand()
     comparison = compare(drawn, readings, recipe)
 
     def gradient(minibatch: list[list[int]]) -> list[Tensor]:
-        parts = group._policy_parts(model, comparison, minibatch, recipe, compute, torch.zeros(6, 6))
+        parts = group._policy_parts(
+            model, comparison, minibatch, recipe, compute, torch.zeros(6, 6, dtype=torch.float64)
+        )
         return differentiate({"policy": parts})["policy"].gradient
 
     whole = gradient([[0, 1, 2, 3, 4, 5]])

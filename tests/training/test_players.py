@@ -339,7 +339,7 @@ def test_five_players_take_the_memory_of_one_model_and_what_learns(house: House,
     players = house.players()
     learner = Learner.gather(players.policy, RECIPE.optimizer, ema_decay=0.9, keeps_average=True)
     trees = models_of(players)
-    trees += [learner.reference, learner.candidate]
+    trees += [learner.reference]
     assert bytes_of(trees) == bytes_of([model]) + sum(map(learned_bytes, trees))
     assert sum(map(learned_bytes, trees)) < bytes_of([model])
     whole = load_players(house.stage("whole"), house.compute)
@@ -350,9 +350,8 @@ def test_five_players_take_the_memory_of_one_model_and_what_learns(house: House,
         whole.reward.model,
         whole.judge.model,
         others.reference,
-        others.candidate,
     ]
-    assert bytes_of(separate) > 5.9 * bytes_of([model])
+    assert bytes_of(separate) > 4.9 * bytes_of([model])
     learned = {name for name, parameter in players.policy.named_parameters() if parameter.requires_grad}
     assert learner.average.tensors().keys() == learned, "the average is of adapters alone"
 

@@ -30,8 +30,15 @@ def test_trap_11_a_sequence_alone_gives_the_numbers_it_gives_among_others(model:
 
 
 def test_trap_05_rows_are_never_wider_than_the_models_context() -> None:
-    assert pack_sequences([[1, 2, 3]], context=64).tokens_BT.shape == (1, 64)
-    assert pack_sequences([[1, 2, 3]], context=1000).tokens_BT.shape == (1, 128)
+    sequences = [[1] * length for length in (40, 28, 20, 20, 20)]
+    assert pack_sequences(sequences, context=1000).tokens_BT.shape == (1, 128)
+    assert pack_sequences(sequences[0::4], context=64).tokens_BT.shape == (1, 64)
+
+
+def test_sequences_of_like_lengths_get_rows_without_padding() -> None:
+    packed = pack_sequences([[1] * 96] * 4, context=1000)
+    assert packed.tokens_BT.shape == (4, 96)
+    assert pack_sequences([[1, 2, 3]], context=64).tokens_BT.shape == (1, 3)
 
 
 @given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 40))

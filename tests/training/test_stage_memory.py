@@ -106,7 +106,7 @@ def test_what_practice_holds_is_what_the_plan_says(precision: str) -> None:
         optimizer.step(1e-3)
     brake = Brake(patience=1, kl_budget=1.0)
     brake.see(Verdict(step=0, judge_reward=0.0, reward=0.0, kl=0.0), learner.kept.tensors())
-    held = weights_of(policy, learner.reference, learner.candidate, value, reward, judge)
+    held = weights_of(policy, learner.reference, value, reward, judge)
     for part in (learner.optimizer, critic.optimizer, learner.average, brake):
         held += [each for each in part.tensors().values() if each.numel() > 1]
     planned = practice_memory(model, PpoRecipe(ptx_coef=0.0), max_prompt_tokens=8)

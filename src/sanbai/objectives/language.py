@@ -28,7 +28,9 @@ def token_logprobs(logits_NV: Tensor, target_N: Tensor, *, temperature: float = 
         target_N: ids, the same leading shape.
         temperature: above 0.
     """
-    scaled_NV = _reducible(logits_NV) / temperature
+    scaled_NV = _reducible(logits_NV)
+    if temperature != 1.0:  # a pass over all logits and one over their gradient, which would change no bit at 1
+        scaled_NV = scaled_NV / temperature
     surprise_N = F.cross_entropy(scaled_NV.flatten(0, -2), target_N.flatten(), reduction="none")
     return -surprise_N.view(target_N.shape)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from sanbai.model.adapters.shared import copy_learning
 from sanbai.model.heads import LanguageModel
@@ -22,7 +24,6 @@ class Learner:
     Attributes:
         policy: learns.
         reference: the policy as it was; never changes.
-        candidate: holds the weights that would be kept, when they are judged.
         optimizer: the policy's.
         average: of the policy's weights.
         kept: the weights that would be kept: the average's or the policy's.
@@ -31,7 +32,6 @@ class Learner:
 
     policy: LanguageModel
     reference: LanguageModel
-    candidate: LanguageModel
     optimizer: Optimizer
     average: AverageWeights
     kept: Saved
@@ -52,7 +52,6 @@ class Learner:
         return cls(
             policy=policy,
             reference=copy_learning(policy),
-            candidate=copy_learning(policy),
             optimizer=Optimizer(policy, recipe),
             average=average,
             kept=average if keeps_average else Weights(policy),
@@ -62,6 +61,21 @@ class Learner:
     def saved(self) -> dict[str, Saved]:
         """Return the parts that change, by name."""
         return {"policy": Weights(self.policy), "optimizer": self.optimizer, "average": self.average}
+
+    @contextmanager
+    def with_kept_weights(self) -> Iterator[LanguageModel]:
+        """Lend the policy with the weights that would be kept in the place of its own; nothing is copied."""
+        kept = self.kept.tensors()
+        own = {name: parameter.data for name, parameter in self.policy.named_parameters() if name in kept}
+        try:
+            self._put_on(kept)
+            yield self.policy
+        finally:
+            self._put_on(own)
+
+    def _put_on(self, weights: Mapping[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            self.policy.get_parameter(name).data = weight
 
     def step(self, done: Mapping[str, Differentiated], rate: float, *, ptx_coef: float) -> dict[str, float]:
         """Take one optimizer step along the sum of the gradients; return losses and norms.

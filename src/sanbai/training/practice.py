@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from math import fsum
 from statistics import fmean
 from typing import Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from sanbai.data.packing import Cursor, Items, PackedBatches
 from sanbai.foundation.device import Compute
-from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, numpy_generator
 from sanbai.foundation.stage import Stage
@@ -36,7 +33,7 @@ from sanbai.training.learner import Learner
 from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.training.order import endless_order
 from sanbai.training.players import SavePolicy
-from sanbai.training.rollouts import Readings, Rollouts, Score, lay_out, repeated_share, response_logprobs
+from sanbai.training.rollouts import Readings, Rollouts, Score, repeated_share, response_kl
 from sanbai.training.rows import row_parts
 from sanbai.training.sequences import group_by_tokens
 
@@ -340,26 +337,22 @@ def ask_judge(
     before_step: Callable[[], None] | None = None,
 ) -> Verdict:
     """Let the weights that would be kept answer the held-out prompts, always with the same draws, and score them."""
-    Weights(learner.candidate).load(learner.kept.tensors())
-    rollouts = sample(learner.candidate, prompts, recipe, compute, tokenizer, seed=seed, before_step=before_step)
-
-    @torch.no_grad()
-    def kl_of(group: Sequence[int]) -> float:
-        if before_step is not None:
-            before_step()
-        layout = lay_out(rollouts, group, context=learner.policy.config.max_positions, device=compute.device)
-        logprob_GR, reference_GR = (
-            response_logprobs(model, layout, temperature=recipe.temperature, compute=compute)
-            for model in (learner.candidate, learner.reference)
+    with learner.with_kept_weights() as policy:
+        rollouts = sample(policy, prompts, recipe, compute, tokenizer, seed=seed, before_step=before_step)
+        kl = response_kl(
+            rollouts,
+            policy,
+            learner.reference,
+            temperature=recipe.temperature,
+            compute=compute,
+            max_tokens=recipe.micro_batch_tokens,
+            before_part=before_step,
         )
-        return kl_estimate(logprob_GR, reference_GR, estimator="k3").sum().item()
-
-    kl = fsum(map_parts(kl_of, group_by_tokens(rollouts.lengths, max_tokens=recipe.micro_batch_tokens)))
     return Verdict(
         step=step,
         judge_reward=fmean(judge(rollouts.prompts, rollouts.responses)),
         reward=fmean(reward(rollouts.prompts, rollouts.responses)),
-        kl=kl / len(prompts),
+        kl=kl,
     )
 
 

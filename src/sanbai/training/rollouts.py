@@ -133,7 +133,6 @@ def response_values(model: ScalarModel, layout: Layout, *, compute: Compute) -> 
     return layout.to_grid(value_BT.flatten().index_select(0, layout.before_M))
 
 
-@torch.no_grad()
 def response_kl(
     rollouts: Rollouts,
     policy: LanguageModel,
@@ -142,6 +141,7 @@ def response_kl(
     temperature: float,
     compute: Compute,
     max_tokens: int,
+    before_part: Callable[[], None] | None = None,
 ) -> float:
     """Return the mean KL(policy ‖ reference) in nats a response, by k3, from responses that the policy has drawn.
 
@@ -152,9 +152,13 @@ def response_kl(
         temperature: the sampler's.
         compute: precision and device.
         max_tokens: computed at once.
+        before_part: called before each part of the responses; what it raises ends the work.
     """
 
+    @torch.no_grad()
     def kl_of(group: Sequence[int]) -> float:
+        if before_part is not None:
+            before_part()
         layout = lay_out(rollouts, group, context=policy.config.max_positions, device=compute.device)
         logprob_GR, reference_GR = (
             response_logprobs(model, layout, temperature=temperature, compute=compute) for model in (policy, reference)

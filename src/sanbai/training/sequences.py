@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sanbai.data.packing import best_fit
 
-#: Rows are at least this long, where the model allows: attention still costs little, and best fit leaves little.
+#: Rows are this long, where the model allows and no sequence is longer: attention still costs little, and best fit
+#: leaves little. Sequences of like lengths may leave less in rows of their own.
 ROW_TOKENS = 128
 
 
@@ -44,14 +45,18 @@ def pack_sequences(
 ) -> PackedSequences:
     """Lay sequences into as few rows as best fit finds.
 
+    Rows have `ROW_TOKENS`, or, where that leaves fewer places empty, the longest sequence's tokens.
+
     Args:
         sequences: token ids, at least one each.
         context: positions that the model has; rows are no longer, unless a sequence is (the model then says so).
         device: where the tensors go.
     """
     length_N = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    width = max(int(length_N.max()), min(ROW_TOKENS, context))
-    row_N = best_fit(length_N, width)
+    longest = int(length_N.max())
+    fits = {width: best_fit(length_N, width) for width in (max(longest, min(ROW_TOKENS, context)), longest)}
+    width = min(fits, key=lambda width: width * (int(fits[width].max()) + 1))
+    row_N = fits[width]
     num_rows = int(row_N.max()) + 1
     tokens_BT = np.zeros((num_rows, width), dtype=np.int64)
     segments_BT = np.zeros((num_rows, width), dtype=np.int64)

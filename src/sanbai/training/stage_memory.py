@@ -99,8 +99,8 @@ def reward_memory(model: Aligned, recipe: RewardRecipe, *, max_answers: int) -> 
 def practice_memory(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens: int) -> StageMemory:
     """Return what PPO holds: policy and value model learn; reference, reward model and judge only answer.
 
-    Of the policy there are three copies more, the average, the one that is judged and the best so far, and the gradient
-    of text where it is mixed in.
+    Of the policy there are two copies more, the average and the best so far, and the gradient of text where it is mixed
+    in.
     """
     row = max_prompt_tokens + recipe.max_new_tokens
     tokens = max(recipe.micro_batch_tokens, row)
@@ -113,7 +113,7 @@ def practice_memory(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens
     return _stage(
         model,
         num_learning=2,
-        num_copies=4 if recipe.ptx_coef else 3,
+        num_copies=3 if recipe.ptx_coef else 2,
         num_frozen=3,
         activations=max(practice, pretraining if recipe.ptx_coef else 0.0),
         answering=answering,
