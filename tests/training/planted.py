@@ -398,7 +398,7 @@ FAULTS = (
         23,
         "the reference is the policy itself",
         "training/learner.py",
-        "reference=copy.deepcopy(policy),",
+        "reference=copy_learning(policy),",
         "reference=policy,",
         _TRAPS + "test_trap_23_the_reference_has_the_policys_first_bits_and_type_before_and_after",
     ),

