@@ -42,6 +42,37 @@ EVALUATION: dict[str, Any] = {
         "longer_wins": estimate(0.56, 0.02, 240),
         "labeler_agreement": estimate(0.726, 0.012, 240),
         "best_possible": 0.771,
+        "by_kind": {"chat": estimate(0.74, 0.03, 100), "<i>rewrite</i>": estimate(0.66, 0.04, 140)},
+        "calibration_error": 0.037,
+        "reliability": [
+            {"stated": 0.55, "observed": estimate(0.53), "num_pairs": 400},
+            {"stated": 0.9, "observed": estimate(0.81), "num_pairs": 300},
+        ],
+        "by_length_gap": [
+            {"least": 0, "most": 0, "accuracy": estimate(0.7), "longer_wins": estimate(0.5, 0.0), "num_pairs": 90},
+            {
+                "least": 1,
+                "most": 12,
+                "accuracy": estimate(0.72),
+                "longer_wins": estimate(0.58),
+                "longer_chosen": estimate(0.83),
+                "shorter_chosen": estimate(0.57),
+                "num_pairs": 610,
+            },
+        ],
+        "num_pairs": 700,
+        "teachers": {
+            "rankings": {"person": 12, "simulated": 800, "model": 80},
+            "model_agreement": {"model:model-0a1b": estimate(0.69, 0.02)},
+        },
+        "disagreement": {
+            "num_models": 2,
+            "accuracy": estimate(0.722),
+            "spread": 0.4,
+            "error_by_spread": estimate(0.56, 0.02),
+            "error_by_margin": estimate(0.68, 0.02),
+            "accuracy_by_spread": [estimate(0.81), estimate(0.72), estimate(0.64)],
+        },
     },
     "kl": estimate(0.93, 0.06),
     "few_shot": {
@@ -76,5 +107,16 @@ SAMPLES = [
             "supervised": {"answer": "", "helpful": 0.0, "honest": 1.0, "harmless": 1.0},
             "ppo": {"answer": "Yes & gladly.", "helpful": 1.0, "honest": 1.0, "harmless": 1.0},
         },
+    }
+]
+MISTAKES = [
+    {
+        "kind": "chat",
+        "messages": [{"role": "user", "content": "Who is <u>Otto</u>?"}],
+        "chosen": "A baker & friend.",
+        "rejected": "<script>alert(2)</script>",
+        "probability": 0.97,
+        "num_labelers": 4,
+        "num_agreeing": 3,
     }
 ]

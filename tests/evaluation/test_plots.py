@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import pytest
 from tests.evaluation.record import EVALUATION, SERIES
 
-from sanbai.evaluation import plots
+from sanbai.evaluation import plots, reward_plots
 from sanbai.evaluation.plots import JudgeSeries, Spec, render_svg
 from sanbai.evaluation.theme import BLUE, GREEN, GREY, GRID, INK, MODEL_COLOURS, MUTED, ORANGE, PAPER
 
@@ -18,8 +18,10 @@ SPECS = {
     "kl": plots.reward_against_kl_plot(
         SERIES["ppo"], [JudgeSeries("reward", "kl", "reward"), JudgeSeries("absent", "kl", "absent")]
     ),
-    "reward": plots.reward_accuracy_plot(EVALUATION["reward_model"]),
-    "steps": plots.accuracy_over_steps_plot(SERIES["reward"], labeler_agreement=0.726),
+    "reward": reward_plots.reward_accuracy_plot(EVALUATION["reward_model"]),
+    "reliability": reward_plots.reliability_plot(EVALUATION["reward_model"]["reliability"]),
+    "lengths": reward_plots.length_gap_plot(EVALUATION["reward_model"]["by_length_gap"]),
+    "steps": reward_plots.accuracy_over_steps_plot(SERIES["reward"], labeler_agreement=0.726),
     "axes": plots.axes_plot(EVALUATION["evaluation"]),
     "tax": plots.tax_plot(EVALUATION["evaluation"], FEW_SHOT),
     "kinds": plots.win_rate_by_kind_plot(BY_KIND, title="Practised against supervised"),
@@ -60,15 +62,15 @@ def test_kinds_surely_won_and_surely_lost_differ_in_colour_from_the_rest() -> No
 
 
 def test_a_running_mean_keeps_a_constant_and_equals_a_slow_loop() -> None:
-    assert plots._running_mean([3.0] * 50) == pytest.approx([3.0] * 50)
-    assert plots._running_mean([]) == []
+    assert plots.running_mean([3.0] * 50) == pytest.approx([3.0] * 50)
+    assert plots.running_mean([]) == []
     values = [math.sin(i) + 0.1 * i for i in range(61)]
     expected = []
     for i in range(61):
         half = min(3, i)  # a twentieth of 61, on each side
         window = values[i - half : i + half + 1]
         expected.append(sum(window) / len(window))
-    assert plots._running_mean(values) == pytest.approx(expected)
+    assert plots.running_mean(values) == pytest.approx(expected)
 
 
 def test_models_keep_their_colours_whichever_are_drawn() -> None:

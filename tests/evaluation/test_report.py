@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from tests.evaluation.record import EVALUATION, MODELS, SAMPLES, SERIES, estimate
+from tests.evaluation.record import EVALUATION, MISTAKES, MODELS, SAMPLES, SERIES, estimate
 
 from sanbai.evaluation.figures import draw_figures
 from sanbai.evaluation.report import report_html, summary_sentence
@@ -61,6 +61,7 @@ def page() -> str:
         EVALUATION,
         samples=SAMPLES,
         figures=draw_figures(EVALUATION, SERIES),
+        mistakes=MISTAKES,
         seconds={"base": 182.4},
         verdict=VERDICT,
         facts={"Data": "the <tiny> world"},
@@ -82,6 +83,9 @@ def test_every_text_from_outside_is_escaped(page: str) -> None:
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "Does &lt;b&gt;Peter&lt;/b&gt; like painting?" in page
     assert "the &lt;tiny&gt; world" in page
+    assert "Who is &lt;u&gt;Otto&lt;/u&gt;?" in page
+    assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
+    assert "&lt;i&gt;rewrite&lt;/i&gt;" in page
     assert "kind &lt;rewrite&gt;" in page
 
 
@@ -91,6 +95,33 @@ def test_the_page_shows_each_figure_with_its_interval(page: str) -> None:
         assert expected in text
     assert "Refused by the gate" in text
     assert "(nothing)" in text
+
+
+def test_the_page_says_when_the_reward_model_may_be_trusted_and_shows_its_mistakes(page: str) -> None:
+    text = outline(page).text.replace("\u00a0", " ")
+    assert "Chosen by 3 of 4 labelers" in text
+    assert "Preferred by the model, 97 % sure" in text
+    assert "where they agree most, their mean orders 81.0 % of pairs rightly, where least 64.0 %" in text
+    assert "Their spread predicts errors" in text
+    assert "in 56.0 % (54.0–58.0 %) of couples" in text
+    rows = re.findall(r'<th scope="row">1–12</th>.*?</tr>', page)
+    assert [figure for row in rows for figure in re.findall(r">([\d.]+) %<", row)] == ["72.0", "83.0", "57.0", "58.0"]
+
+
+def test_the_page_says_whose_rankings_taught_the_reward_model(page: str) -> None:
+    text = outline(page).text.replace("\u00a0", " ")
+    assert "12 rankings of people and 800 of simulated labelers, and by 80 of a model." in text
+    assert "model:model-0a1b orders 69.0 % (67.0–71.0 %) of this round’s pairs as their labelers did" in text
+    teachers = {"rankings": {"person": 12, "simulated": 0, "model": 0}, "model_agreement": {}}
+    record = {**EVALUATION, "reward_model": {**EVALUATION["reward_model"], "teachers": teachers}}
+    assert "none is a model’s" in outline(report_html(record, samples=[], figures=[])).text
+
+
+def test_a_spread_whose_interval_holds_one_half_is_not_said_to_predict() -> None:
+    entry = EVALUATION["reward_model"]
+    unsure = {**entry["disagreement"], "error_by_spread": estimate(0.52)}
+    record = {**EVALUATION, "reward_model": {**entry, "disagreement": unsure}}
+    assert "does not surely predict errors" in outline(report_html(record, samples=[], figures=[])).text
 
 
 def test_without_a_verdict_the_page_says_what_became_worse() -> None:
@@ -109,7 +140,14 @@ def test_figures_without_data_are_left_out() -> None:
     bare = {key: value for key, value in EVALUATION.items() if key not in {"reward_model", "few_shot"}}
     assert [figure.name for figure in draw_figures(bare, {})] == ["axes", "win_rate_by_kind", "alignment_tax"]
     names = {figure.name for figure in draw_figures(EVALUATION, SERIES)}
-    assert names >= {"reward_accuracy", "reward_accuracy_over_steps", "reward_against_kl", "loss"}
+    assert names >= {
+        "reward_accuracy",
+        "reward_reliability",
+        "reward_by_length_gap",
+        "reward_accuracy_over_steps",
+        "reward_against_kl",
+        "loss",
+    }
 
 
 def test_one_model_alone_still_makes_a_page() -> None:
@@ -142,6 +180,7 @@ def test_the_same_evaluation_gives_the_same_page(page: str) -> None:
         EVALUATION,
         samples=SAMPLES,
         figures=draw_figures(EVALUATION, SERIES),
+        mistakes=MISTAKES,
         seconds={"base": 182.4},
         verdict=VERDICT,
         facts={"Data": "the <tiny> world"},

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import itertools
-import math
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from sanbai.evaluation.disagreement import disagreement
 from sanbai.evaluation.reward_accuracy import (
-    expected_calibration_error,
+    RewardAccuracy,
+    Scorer,
     labeler_agreement,
+    margins,
     reward_accuracy,
     reward_model_entry,
     strict_pairs,
@@ -32,6 +35,11 @@ class Ranked:
         return [{"role": "user", "content": self.question}]
 
 
+def accuracy_of(rankings: Sequence[Ranked], score: Scorer) -> RewardAccuracy:
+    pairs = strict_pairs(rankings)
+    return reward_accuracy(pairs, margins(pairs, score), seed=0)
+
+
 def by_length(answers: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
     return [float(len(answer)) for _, answer in answers]
 
@@ -50,13 +58,19 @@ def test_accuracy_by_hand() -> None:
         Ranked("q", ["dd", "ee"], [[0], [1]], kind="rewrite"),
         Ranked("r", ["f", "gg"], [[0], [1]], kind="rewrite"),
     ]
-    scored = reward_accuracy(strict_pairs(rankings), by_length, seed=0)
+    scored = accuracy_of(rankings, by_length)
     assert scored.num_pairs == 5
     assert scored.accuracy.mean == pytest.approx((3 + 0.5 + 0) / 5)
     assert scored.accuracy.n == 3
     assert scored.by_kind["chat"].mean == 1.0
     assert scored.by_kind["rewrite"].mean == pytest.approx(0.25)
     assert scored.longer_wins == scored.accuracy
+    # aaa-b, aaa-cc, cc-b, dd-ee, f-gg: what the length says, right for three, nothing for one, wrong for one.
+    assert [(b.least, b.most, b.num_pairs, b.accuracy.mean) for b in scored.by_length_gap] == [
+        (0, 0, 1, 0.5),
+        (1, 1, 3, pytest.approx(2 / 3)),
+        (2, 2, 1, 1.0),
+    ]
 
 
 def test_each_distinct_answer_is_scored_once() -> None:
@@ -66,25 +80,8 @@ def test_each_distinct_answer_is_scored_once() -> None:
         seen.extend(answer for _, answer in answers)
         return by_length(answers)
 
-    reward_accuracy(strict_pairs([Ranked("p", ["aaa", "b", "cc"], [[0], [2], [1]])] * 5), score, seed=0)
+    margins(strict_pairs([Ranked("p", ["aaa", "b", "cc"], [[0], [2], [1]])] * 5), score)
     assert sorted(seen) == ["aaa", "b", "cc"]
-
-
-def test_calibration_error_equals_a_slow_loop_and_vanishes_for_a_calibrated_model() -> None:
-    rng = np.random.default_rng(0)
-    margins = rng.normal(size=500) * 2
-    bins: list[list[tuple[float, float]]] = [[] for _ in range(10)]
-    for margin in margins.tolist():
-        p = 1 / (1 + math.exp(-margin))
-        confidence = max(p, 1 - p)
-        bins[min(9, math.floor((confidence - 0.5) / 0.05))].append((confidence, float(margin > 0)))
-    expected = sum(len(b) / 500 * abs(sum(c for c, _ in b) / len(b) - sum(r for _, r in b) / len(b)) for b in bins if b)
-    assert expected_calibration_error(margins) == pytest.approx(expected)
-
-    strength = rng.normal(size=200_000) * 2
-    chosen_first = rng.random(200_000) < 1 / (1 + np.exp(-strength))
-    assert expected_calibration_error(np.where(chosen_first, strength, -strength)) < 0.01
-    assert expected_calibration_error(np.where(chosen_first, strength, -strength) * 4) > 0.1
 
 
 def test_agreement_equals_a_loop_over_pairs_of_labelers() -> None:
@@ -102,12 +99,18 @@ def test_agreement_equals_a_loop_over_pairs_of_labelers() -> None:
 
 def test_rankings_without_a_strict_pair_are_an_error_in_words() -> None:
     with pytest.raises(DataError, match="collect more rankings"):
-        reward_accuracy(strict_pairs([Ranked("p", ["a", "a"], [[0], [1]])]), by_length, seed=0)
+        accuracy_of([Ranked("p", ["a", "a"], [[0], [1]])], by_length)
 
 
 def test_the_entry_of_the_record_takes_exact_numbers_and_estimates() -> None:
-    accuracy = reward_accuracy(strict_pairs([Ranked("p", ["aa", "b"], [[0], [1]])]), by_length, seed=0)
-    entry = reward_model_entry(accuracy, labeler_agreement=wilson(8, 10), best_possible=0.77)
+    accuracy = accuracy_of([Ranked("p", ["aa", "b"], [[0], [1]])], by_length)
+    ensemble = disagreement(np.array([[1.0, 2.0], [1.0, -1.0]]), ["p", "q"], seed=0)
+    entry = reward_model_entry(accuracy, labeler_agreement=wilson(8, 10), best_possible=0.77, ensemble=ensemble)
     assert entry["best_possible"] == 0.77
     assert entry["labeler_agreement"]["n"] == 10
     assert entry["accuracy"]["mean"] == 1.0
+    assert entry["disagreement"]["num_models"] == 2
+    assert entry["by_length_gap"][0].keys() == {
+        "least", "most", "accuracy", "longer_wins", "longer_chosen", "num_pairs"
+    }  # fmt: skip
+    json.dumps(entry)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from sanbai.feedback.generations import Ending, Plan, begin_generations, end_gen
 from sanbai.feedback.labels import Answer, Rating, add_answers
 from sanbai.feedback.reactions import Thumb, add_thumb, choose_draft
 from sanbai.feedback.registry import RegisteredModel, add_model
-from sanbai.feedback.snapshots import freeze, labels_of, models_touched_by, record_snapshot
+from sanbai.feedback.snapshots import count_items, freeze, labels_of, models_touched_by, record_snapshot
 from sanbai.feedback.store import Store
 from sanbai.feedback.tasks import LabelTask, add_tasks
+from sanbai.foundation.errors import UsageError
 from sanbai.foundation.files import canonical_json
 
 TASKS = [
@@ -183,4 +185,28 @@ def test_lineage_answers_both_questions(full: Store) -> None:
     assert labels_of(full, "ppo-2") == labels_of(full, "reward-1") == frozen.items
     assert labels_of(full, "unrelated") == []
     assert models_touched_by(full, find_account(full, "anna").id) == ["ppo-2", "reward-1"]
+    assert models_touched_by(full, find_account(full, "carl").id) == []
+
+
+def test_a_model_s_rankings_are_counted_apart_and_lead_back_to_the_people_who_taught_it(full: Store) -> None:
+    record_snapshot(full, "snapshot-1", freeze(full, up_to_round=9))
+    add_model(full, RegisteredModel("reward-1", "reward", "model-2", "", 1, ("snapshot-1",)))
+    with pytest.raises(UsageError, match="not an account name"):
+        add_account(full, "model:model-2", "labeler")
+    teacher = add_account(full, "model:model-2", "labeler", source="model")
+    set_consent(full, teacher, granted=True)
+    before = {row["id"] for row in freeze(full, up_to_round=9).rankings}
+    task = LabelTask(({"role": "user", "content": "What is new?"},), ("x", "y"), round=2)
+    add_tasks(full, [task], assignees={task.id: [teacher]})
+    add_answers(full, teacher, [Answer(task.id, ((1,), (0,)))])
+    frozen = freeze(full, up_to_round=9)
+    (new,) = [row for row in frozen.rankings if row["id"] not in before]
+    assert (new["labeler"], new["source"]) == ("model:model-2", "model")
+    assert count_items(full, frozen.items)["rankings"]["model"] == 1
+
+    (mine,) = [item for item in frozen.items if item.account_id == teacher.id]
+    record_snapshot(full, "snapshot-2", replace(frozen, items=[mine]))
+    add_model(full, RegisteredModel("reward-2", "reward", "model-5", "", 2, ("snapshot-2",)))
+    assert models_touched_by(full, teacher.id) == ["reward-2"]
+    assert models_touched_by(full, find_account(full, "anna").id) == ["reward-1", "reward-2"]
     assert models_touched_by(full, find_account(full, "carl").id) == []

@@ -60,7 +60,9 @@ def test_an_assignment_does_not_depend_on_the_other_tasks() -> None:
 
 def test_people_train_and_heldout_labelers_never_do() -> None:
     panel = split_panel(NAMES, RECIPE)
-    split = split_rankings([ranking(name) for name in (NAMES[0], NAMES[25], NAMES[39], "ada")], panel)
+    split = split_rankings(
+        [ranking(name) for name in (NAMES[0], NAMES[25], NAMES[39], "ada", "model:m")], panel, model_share=0.0, seed=1
+    )
     assert [one.labeler for one in split.training] == [NAMES[0], "ada"]
     assert [one.labeler for one in split.judge] == [NAMES[25]]
     assert [one.labeler for one in split.heldout] == [NAMES[39]]

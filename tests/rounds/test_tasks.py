@@ -1,7 +1,7 @@
 """Sampling the answers that labelers rank."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from sanbai.foundation.workspace import Workspace
 from sanbai.generation.sampling import Sampling
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
-from sanbai.rounds.tasks import LabelRecipe, num_task_steps, read_tasks, sample_tasks
+from sanbai.rounds.tasks import LabelRecipe, Task, num_task_steps, read_tasks, sample_tasks
 from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 
 COMPUTE = Compute(num_threads=1, precision="float32")
@@ -55,6 +55,7 @@ def sample(
     stop_after: int = 0,
     recipe: LabelRecipe = RECIPE,
     compute: Compute = COMPUTE,
+    choose: Callable[[Sequence[Task]], Sequence[Task]] | None = None,
 ) -> Artifact:
     def build(stage: Stage) -> Mapping[str, Any]:
         record = stage.run.record
@@ -66,7 +67,14 @@ def sample(
 
         stage.run.record = stop_when_told  # type: ignore[method-assign]
         return sample_tasks(
-            stage, recipe, compute, model=model, tokenizer=tokenizer, prompts=PROMPTS[:5], heldout_prompts=PROMPTS[5:]
+            stage,
+            recipe,
+            compute,
+            model=model,
+            tokenizer=tokenizer,
+            prompts=PROMPTS[:5],
+            heldout_prompts=PROMPTS[5:],
+            choose=choose,
         )
 
     return run_stage(
@@ -124,6 +132,23 @@ def test_a_stopped_sampling_continues_to_the_same_bytes(
         sample(open_job(tmp_path / "cut"), model, tokenizer, stop_after=1)
     continued = sample(open_job(tmp_path / "cut"), model, tokenizer).file("tasks.jsonl.gz").read_bytes()
     assert continued == whole
+
+
+def test_only_the_tasks_that_are_chosen_are_written(tmp_path: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    offered: list[Task] = []
+
+    def choose(tasks: Sequence[Task]) -> list[Task]:
+        offered.extend(tasks)
+        return [tasks[1].with_answers((1, 0)), tasks[0]]
+
+    every = list(read_tasks(sample(open_job(tmp_path / "all"), model, tokenizer).file("tasks.jsonl.gz")))
+    artifact = sample(open_job(tmp_path / "some"), model, tokenizer, choose=choose)
+    assert offered == every
+    second, first = read_tasks(artifact.file("tasks.jsonl.gz"))
+    assert first == every[0]
+    assert second.responses == (every[1].responses[1], every[1].responses[0])
+    assert second == Task.of(Prompt("", second.messages, second.kind), second.responses, heldout=second.heldout)
+    assert artifact.metrics["tasks"] == 2
 
 
 def test_foreign_answers_come_from_other_prompts_of_the_same_side(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,9 @@ from sanbai.foundation.workspace import Workspace
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.rounds.material import WorldMaterial
 from sanbai.rounds.panel import Panel
-from sanbai.rounds.pipeline import Pipeline
+from sanbai.rounds.pipeline import Pipeline, TaughtJudges
 from sanbai.rounds.recipe import Recipe
+from sanbai.rounds.snapshot import read_snapshot_rankings
 from sanbai.rounds.tasks import LabelRecipe, Task
 from sanbai.rounds.turn import Ancestry, Asked, Outcome, find_ancestry, make_ancestry, register_ancestry, turn
 
@@ -61,6 +63,7 @@ class SmallPipeline(Pipeline):
     better = True
     killed_at = ""
     made: list[str]
+    taught: dict[str, list[str]]
 
     def make(self, kind: str, name: str, *parents: Artifact, write: Callable[[Stage], None] | None = None) -> Artifact:
         if name == self.killed_at:
@@ -99,14 +102,28 @@ class SmallPipeline(Pipeline):
     def tasks(self, policy: Artifact, *, round: int) -> Artifact:  # noqa: A002
         return self.sample(f"tasks-{round}", policy, [False] * 4 + [True] * 2)
 
-    def open_tasks(self, policy: Artifact, *, round: int) -> Artifact:  # noqa: A002
+    def open_tasks(
+        self,
+        policy: Artifact,
+        reward: Artifact,
+        rankings: Sequence[Ranking],
+        *,
+        round: int,  # noqa: A002
+    ) -> Artifact:
+        assert reward
+        assert rankings
         return self.sample(f"open-{round}", policy, [False] * 3)
 
     def reward(
         self, name: str, supervised: Artifact, snapshot: Artifact, demonstrations: Artifact, rankings: Sequence[Ranking]
     ) -> Artifact:
         assert rankings
+        self.taught[name] = [ranking.labeler for ranking in rankings]
         return self.make("model", name, supervised, snapshot, demonstrations)
+
+    def rank(self, reward: Artifact, tasks: Sequence[Task]) -> list[tuple[tuple[int, ...], ...]]:
+        assert reward.kind == "model"
+        return [((1,), (0,)) for _ in tasks]
 
     def policy(self, start: Artifact, reward: Artifact, judge: Artifact, shards: Artifact, *, round: int) -> Artifact:  # noqa: A002
         return self.make("model", f"ppo-{round}", start, reward, judge, shards)
@@ -115,8 +132,7 @@ class SmallPipeline(Pipeline):
         self,
         models: Mapping[str, Artifact],
         shards: Artifact,
-        reward: Artifact,
-        rankings: Sequence[Ranking],
+        taught: TaughtJudges | None = None,
         *,
         round: int,  # noqa: A002
     ) -> Artifact:
@@ -137,7 +153,7 @@ class SmallPipeline(Pipeline):
             "report",
             f"report-{round}",
             *models.values(),
-            reward,
+            *((taught.reward, taught.judge) if taught else ()),
             write=lambda stage: write_json_atomic(stage.folder / "evaluation.json", evaluation),
         )
 
@@ -148,6 +164,7 @@ def pipeline(tmp_path: Path) -> SmallPipeline:
     workspace.create()
     made = SmallPipeline(Job(workspace, SilentProgress(), StopSignal()), RECIPE, WorldMaterial(RECIPE))
     object.__setattr__(made, "made", [])
+    object.__setattr__(made, "taught", {})
     return made
 
 
@@ -298,6 +315,46 @@ def test_people_rank_answers_of_the_served_model_before_the_next_round(
     outcome = run(pipeline, store, ancestry, asked, 2)
     assert outcome.snapshot.metrics["rankings_person"] == 3
     assert outcome.snapshot.metrics["rankings_simulated"] == 24
+
+
+def test_the_last_reward_model_ranks_its_share_under_its_own_name(
+    pipeline: SmallPipeline, store: Store, ancestry: Ancestry, asked: Asked
+) -> None:
+    label = RECIPE.label.model_copy(update={"model_share": 0.9})
+    change(pipeline, recipe=RECIPE.model_copy(update={"label": label}))
+    first = run(pipeline, store, ancestry, asked)
+    assert "rankings_model" not in first.snapshot.metrics  # there is no reward model yet
+    second = run(pipeline, store, ancestry, asked, 2)
+    teacher = f"model:{next(one.artifact for one in list_models(store) if one.name == 'reward-1')}"
+    num = second.snapshot.metrics["rankings_model"]
+    assert 1 <= num <= 4
+    # The trainer had four tasks in round one and is spared the model's in round two; nobody else is.
+    assert Counter(pipeline.taught["reward"]) == {"trainer": 8 - num, teacher: num}
+    assert Counter(pipeline.taught["judge"]) == {"watcher": 8}
+    assert second.snapshot.metrics["rankings_simulated"] == 24 - num
+    (row,) = {tuple(one.buckets) for one in read_snapshot_rankings(second.snapshot) if one.labeler == teacher}
+    assert row == ((1,), (0,))
+
+    change(pipeline, recipe=RECIPE)  # without a share, what a model ranked before teaches nobody
+    run(pipeline, store, ancestry, asked, 3)
+    assert set(pipeline.taught["reward"]) == {"trainer"}
+
+
+def test_a_round_killed_after_the_model_ranked_asks_it_nothing_twice(
+    pipeline: SmallPipeline, store: Store, ancestry: Ancestry, asked: Asked
+) -> None:
+    label = RECIPE.label.model_copy(update={"model_share": 0.9})
+    change(pipeline, recipe=RECIPE.model_copy(update={"label": label}))
+    run(pipeline, store, ancestry, asked)
+
+    def die(number: int, accounts: Mapping[str, Account]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run(pipeline, store, ancestry, replace(asked, collect=die), 2)
+    metrics = run(pipeline, store, ancestry, asked, 2).snapshot.metrics
+    assert metrics["rankings"] == 24
+    assert metrics["rankings_model"] + metrics["rankings_simulated"] == 24
 
 
 def test_people_alone_can_turn_the_wheel_once_there_are_judges(

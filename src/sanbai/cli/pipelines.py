@@ -22,7 +22,7 @@ from sanbai.foundation.workspace import Workspace
 from sanbai.rounds.comparisons import Comparisons, find_comparisons
 from sanbai.rounds.material import FilesMaterial, WorldMaterial, open_material
 from sanbai.rounds.panel import split_panel, split_rankings
-from sanbai.rounds.pipeline import Pipeline, check_start
+from sanbai.rounds.pipeline import Pipeline, TaughtJudges, check_start
 from sanbai.rounds.recipe import Recipe, check_assistant
 from sanbai.rounds.snapshot import read_snapshot_rankings
 from sanbai.rounds.turn import (
@@ -235,9 +235,10 @@ def evaluate_named(job: Job, names: Sequence[str]) -> tuple[Artifact, dict[str, 
     pipeline = Pipeline(job, recipe, material)
     panel = split_panel([labeler.name for labeler in material.labelers], recipe.label)
     snapshot = job.workspace.load(newest.artifacts["snapshot"][-1])
-    reward = resolve_model(store, job.workspace, f"reward-{newest.n}")
-    heldout = split_rankings(read_snapshot_rankings(snapshot), panel).heldout
-    report = pipeline.report(models, ancestry.shards, reward, heldout, round=newest.n)
+    reward, judge = (resolve_model(store, job.workspace, f"{name}-{newest.n}") for name in ("reward", "judge"))
+    share = recipe.label.model_share
+    rankings = split_rankings(read_snapshot_rankings(snapshot), panel, model_share=share, seed=recipe.seed)
+    report = pipeline.report(models, ancestry.shards, TaughtJudges(reward, judge, rankings), round=newest.n)
     return report, read_json(report.file("evaluation.json"))
 
 

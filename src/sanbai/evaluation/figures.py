@@ -9,14 +9,18 @@ from typing import Any
 from sanbai.evaluation.plots import (
     JudgeSeries,
     Rows,
-    accuracy_over_steps_plot,
     axes_plot,
     loss_plot,
     render_svg,
-    reward_accuracy_plot,
     reward_against_kl_plot,
     tax_plot,
     win_rate_by_kind_plot,
+)
+from sanbai.evaluation.reward_plots import (
+    accuracy_over_steps_plot,
+    length_gap_plot,
+    reliability_plot,
+    reward_accuracy_plot,
 )
 from sanbai.evaluation.theme import model_label
 
@@ -115,6 +119,7 @@ def _reward_figures(reward_model: Mapping[str, Any] | None, rows: Rows) -> list[
         "what any reward model can reach."
     )
     figures = [Figure("reward_accuracy", text, render_svg(reward_accuracy_plot(reward_model)))]
+    figures += trust_figures(reward_model)
     agreement = reward_model.get("labeler_agreement")
     if agreement is not None and any("accuracy" in row for row in rows):
         level = agreement["mean"] if isinstance(agreement, Mapping) else agreement
@@ -123,4 +128,23 @@ def _reward_figures(reward_model: Mapping[str, Any] | None, rows: Rows) -> list[
         )
         svg = render_svg(accuracy_over_steps_plot(rows, labeler_agreement=level))
         figures.append(Figure("reward_accuracy_over_steps", text, svg))
+    return figures
+
+
+def trust_figures(reward_model: Mapping[str, Any]) -> list[Figure]:
+    """Draw when a reward model's word may be taken: by its stated probability, and by the answers' lengths."""
+    figures = []
+    if reliability := reward_model.get("reliability"):
+        text = (
+            "Pairs in bins of like confidence, with 95 % intervals over prompts. Below the dashed line the model is "
+            "too sure of itself. The mean distance from it is "
+            f"{100 * reward_model['calibration_error']:.1f} points."
+        )
+        figures.append(Figure("reward_reliability", text, render_svg(reliability_plot(reliability))))
+    if gaps := reward_model.get("by_length_gap"):
+        text = (
+            "A model that has only learned to like length would have its orange dots at the top and its blue ones at "
+            "the bottom."
+        )
+        figures.append(Figure("reward_by_length_gap", text, render_svg(length_gap_plot(gaps))))
     return figures

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sanbai.evaluation.figures import STAGES, Figure
+from sanbai.evaluation.figures import STAGES, Figure, trust_figures
 from sanbai.evaluation.plots import (
     JudgeSeries,
     Rows,
     Spec,
     loss_plot,
     render_svg,
-    reward_accuracy_plot,
     reward_against_kl_plot,
 )
+from sanbai.evaluation.reward_plots import reward_accuracy_plot
 from sanbai.evaluation.theme import GREY, INK, MODEL_COLOURS, MODEL_LABELS, model_label
 
 POLICIES = ("ppo", "ppo_without_ptx")
@@ -44,6 +44,7 @@ def draw_files_figures(evaluation: Mapping[str, Any], series: Mapping[str, Rows]
             "some collections and a bad one in others.",
             render_svg(reward_accuracy_plot(evaluation["reward_model"])),
         ),
+        *trust_figures(evaluation["reward_model"]),
     ]
     for policy in POLICIES:
         rows = series.get(policy, [])

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from sanbai.evaluation.figures import Figure
 from sanbai.evaluation.files_figures import reader_label, reader_rows
-from sanbai.evaluation.report import figures_section, footer, page, prose, samples_section, table_cell
-from sanbai.evaluation.table import Cell, duration, number_cell, share_cell
+from sanbai.evaluation.report import figures_section, footer, page, samples_section
+from sanbai.evaluation.table import Cell, duration, number_cell, prose, share_cell, table_cell
 
 READING_HEADINGS = ("Bits per byte", "Second judge", "Reward", "KL", "Time")
 

@@ -72,12 +72,14 @@ class Context:
 
     Attributes:
         reward_model: `reward_accuracy.reward_model_entry`, or nothing where no reward model was trained.
+        mistakes: `mistakes.confident_mistakes` of the reward model.
         series: stage (pretrain, supervise, reward, ppo) -> its metrics, as `read_metrics` returns them.
         seconds: model -> how long its making took.
         facts: data, seed and machine, for the page's foot.
     """
 
     reward_model: Mapping[str, Any] = field(default_factory=dict)
+    mistakes: Sequence[Mapping[str, Any]] = ()
     series: Mapping[str, Rows] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -141,7 +143,14 @@ def evaluate_models(
         recipe.sample_tasks,
     )
     figures = draw_figures(evaluation, context.series)
-    page = report_html(evaluation, samples=samples, figures=figures, seconds=context.seconds, facts=context.facts)
+    page = report_html(
+        evaluation,
+        samples=samples,
+        figures=figures,
+        mistakes=context.mistakes,
+        seconds=context.seconds,
+        facts=context.facts,
+    )
     write_report(stage, evaluation, samples, context, figures=figures, page=page)
     stage.run.record(STEPS_A_MODEL * len(contestants) + 1)
     return {
@@ -238,6 +247,7 @@ def report_with_verdict(artifact: Artifact, verdict: Mapping[str, Any] | None) -
         evaluation,
         samples=read_json(artifact.file("samples.json")),
         figures=draw_figures(evaluation, context["series"]),
+        mistakes=context["mistakes"],
         seconds=context["seconds"],
         verdict=verdict,
         facts=context["facts"],
@@ -345,7 +355,12 @@ def write_report(
     """Write the files of a report's artifact: numbers, samples, context, plots and the page."""
     write_json_atomic(stage.folder / "evaluation.json", evaluation)
     write_json_atomic(stage.folder / "samples.json", samples)
-    shown = {"series": context.series, "seconds": context.seconds, "facts": context.facts}
+    shown = {
+        "mistakes": context.mistakes,
+        "series": context.series,
+        "seconds": context.seconds,
+        "facts": context.facts,
+    }
     write_json_atomic(stage.folder / "context.json", shown)
     (stage.folder / "plots").mkdir(exist_ok=True)
     for figure in figures:

@@ -28,9 +28,9 @@ Numbers = Mapping[str, float]
 Rows = Sequence[Mapping[str, float]]
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-_WIDTH = 500
+WIDTH = 500
 # A width that holds labels and padding too, so that plots of one column stand flush.
-_FIT = {"type": "fit-x", "contains": "padding"}
+FIT = {"type": "fit-x", "contains": "padding"}
 _SMOOTHING = 0.05
 
 
@@ -53,7 +53,7 @@ def loss_plot(curves: Mapping[str, Rows], *, metric: str = "loss") -> Spec:
         points = [row for row in rows if metric in row]
         if not points:
             continue
-        mean = _running_mean([row[metric] for row in points])
+        mean = running_mean([row[metric] for row in points])
         values = [{"step": row["step"], "value": row[metric], "mean": m} for row, m in zip(points, mean, strict=True)]
         x = {"field": "step", "type": "quantitative", "title": "step", "axis": {"tickCount": 4, "format": ",d"}}
         scale = {"zero": False, "nice": True}
@@ -124,81 +124,11 @@ def reward_against_kl_plot(rows: Rows, judges: Sequence[JudgeSeries]) -> Spec:
     return {"title": "Scores against distance from the supervised model", "hconcat": panels, "spacing": 36}
 
 
-def reward_accuracy_plot(reward_model: Mapping[str, Any]) -> Spec:
-    """The reward model's pair accuracy beside what bounds it.
-
-    Args:
-        reward_model: `accuracy`, `labeler_agreement`, `best_possible` and, if known, `longer_wins`; each an estimate
-            or a plain number, which is then exact.
-    """
-    names = {
-        "accuracy": "Reward model",
-        "longer_wins": "Longer answer wins",
-        "labeler_agreement": "Labelers among themselves",
-        "best_possible": "Best the noise allows",
-    }
-    values = [{"name": label, **_interval(reward_model[key])} for key, label in names.items() if key in reward_model]
-    order = [value["name"] for value in values]
-    y = {"field": "name", "type": "nominal", "sort": order, "title": None,
-         "axis": {"labelColor": INK, "grid": False, "labelLimit": 220}}  # fmt: skip
-    bounds = [end for value in values for end in (value["low"], value["high"])]
-    scale = {"domain": [min(0.45, *bounds), max(0.85, *bounds) + 0.03], "nice": False}
-    x_title = "pairs ordered as held-out labelers did; bars start at chance"
-    colour = {"condition": {"test": "datum.name == 'Reward model'", "value": ORANGE}, "value": GREY}
-    return {
-        "title": "Reward model accuracy and its bounds",
-        "width": _WIDTH,
-        "autosize": _FIT,
-        "height": {"step": 46},
-        "data": {"values": values},
-        "layer": [
-            {
-                "mark": {"type": "bar", "height": 16, "cornerRadiusEnd": 3, "opacity": 0.85},
-                "encoding": {"y": y, "x": _share("mean", x_title, scale), "x2": {"datum": 0.5}, "color": colour},
-            },
-            {
-                "mark": {"type": "rule", "color": INK, "strokeWidth": 1.5},
-                "encoding": {"y": y, "x": _share("low", x_title, scale), "x2": {"field": "high"}},
-            },
-            {
-                "mark": {"type": "text", "align": "left", "dx": 8},
-                "encoding": {
-                    "y": y, "x": _share("high", x_title, scale),
-                    "text": {"field": "mean", "type": "quantitative", "format": ".1%"},
-                },
-            },
-            _reference_line(0.5, "x", scale),
-        ],
-    }  # fmt: skip
-
-
-def accuracy_over_steps_plot(rows: Rows, *, metric: str = "accuracy", labeler_agreement: float) -> Spec:
-    """The reward model's pair accuracy while it trains, with the labelers' agreement as a dashed line."""
-    points = [row for row in rows if metric in row]
-    mean = _running_mean([row[metric] for row in points])
-    values = [{"step": row["step"], "mean": m} for row, m in zip(points, mean, strict=True)]
-    x = {"field": "step", "type": "quantitative", "title": "step", "axis": {"tickCount": 5, "format": ",d"}}
-    return {
-        "title": "Reward model accuracy during training",
-        "width": _WIDTH,
-        "autosize": _FIT,
-        "height": 210,
-        "layer": [
-            _reference_line(labeler_agreement, "y", {"zero": False}),
-            {
-                "data": {"values": values},
-                "mark": {"type": "line", "color": ORANGE},
-                "encoding": {"x": x, "y": _share("mean", "pairs ordered rightly, running mean", {"zero": False})},
-            },
-        ],
-    }
-
-
 def axes_plot(evaluation: Mapping[str, Mapping[str, Numbers]]) -> Spec:
     """Helpfulness, honesty and harmlessness of each model, with 95 % intervals."""
     axes = {"helpful": "Helpful", "honest": "Honest", "harmless": "Harmless"}
     values = [
-        {"axis": label, "model": model_label(model), **_interval(scores[axis])}
+        {"axis": label, "model": model_label(model), **interval(scores[axis])}
         for axis, label in axes.items()
         for model, scores in evaluation.items()
     ]
@@ -221,7 +151,7 @@ def tax_plot(evaluation: Mapping[str, Mapping[str, Numbers]], few_shot: Mapping[
         evaluation: model -> estimates, `bits_per_byte` among them.
         few_shot: model -> number of shots -> accuracy; may be empty.
     """
-    bits = [{"model": model_label(model), **_interval(scores["bits_per_byte"])} for model, scores in evaluation.items()]
+    bits = [{"model": model_label(model), **interval(scores["bits_per_byte"])} for model, scores in evaluation.items()]
     labels = [model_label(model) for model in evaluation]
     x: Spec = {"field": "model", "type": "nominal", "title": None, "sort": labels,
                "axis": {"labelAngle": 0, "labelColor": INK}}  # fmt: skip
@@ -247,7 +177,7 @@ def tax_plot(evaluation: Mapping[str, Mapping[str, Numbers]], few_shot: Mapping[
     }  # fmt: skip
     panels = [left]
     shots = [
-        {"model": model_label(model), "shots": number, **_interval(estimate)}
+        {"model": model_label(model), "shots": number, **interval(estimate)}
         for model, scores in few_shot.items()
         for number, estimate in scores.items()
     ]
@@ -265,14 +195,14 @@ def tax_plot(evaluation: Mapping[str, Mapping[str, Numbers]], few_shot: Mapping[
                     {
                         "mark": {"type": "rule"},
                         "encoding": {
-                            "x": x_shots, "xOffset": offset, "y": _share("low", "right choices", {"zero": False}),
+                            "x": x_shots, "xOffset": offset, "y": percent("low", "right choices", {"zero": False}),
                             "y2": {"field": "high"}, "color": colour,
                         },
                     },
                     {
                         "mark": {"type": "point"},
                         "encoding": {
-                            "x": x_shots, "xOffset": offset, "y": _share("mean", "", {"zero": False}),
+                            "x": x_shots, "xOffset": offset, "y": percent("mean", "", {"zero": False}),
                             "color": colour, "shape": shape,
                         },
                     },
@@ -289,7 +219,7 @@ def win_rate_by_kind_plot(by_kind: Mapping[str, Numbers], *, title: str) -> Spec
         by_kind: kind -> estimate.
         title: says who plays whom.
     """
-    values = [{"kind": kind, **_interval(estimate)} for kind, estimate in by_kind.items()]
+    values = [{"kind": kind, **interval(estimate)} for kind, estimate in by_kind.items()]
     order = [value["kind"] for value in sorted(values, key=lambda value: -value["mean"])]
     y: Spec = {"field": "kind", "type": "nominal", "sort": order, "title": None,
                "axis": {"labelColor": INK, "grid": False}}  # fmt: skip
@@ -303,19 +233,19 @@ def win_rate_by_kind_plot(by_kind: Mapping[str, Numbers], *, title: str) -> Spec
     x_title, scale = "prompts won, ties counted half", {"domain": [0.0, 1.0]}
     return {
         "title": title,
-        "width": _WIDTH,
-        "autosize": _FIT,
+        "width": WIDTH,
+        "autosize": FIT,
         "height": {"step": 30},
         "data": {"values": values},
         "layer": [
-            _reference_line(0.5, "x", scale),
+            reference_line(0.5, "x", scale),
             {
                 "mark": {"type": "rule"},
                 "encoding": {
-                    "y": y, "x": _share("low", x_title, scale), "x2": {"field": "high"}, "color": colour,
+                    "y": y, "x": percent("low", x_title, scale), "x2": {"field": "high"}, "color": colour,
                 },
             },
-            {"mark": {"type": "point"}, "encoding": {"y": y, "x": _share("mean", x_title, scale), "color": colour}},
+            {"mark": {"type": "point"}, "encoding": {"y": y, "x": percent("mean", x_title, scale), "color": colour}},
         ],
     }  # fmt: skip
 
@@ -335,22 +265,22 @@ def _dots(
     offset = {"field": "model", "sort": labels, "scale": {"paddingOuter": 1.2}}
     return {
         "title": title,
-        "width": _WIDTH,
-        "autosize": _FIT,
+        "width": WIDTH,
+        "autosize": FIT,
         "height": 300,
         "data": {"values": values},
         "layer": [
             {
                 "mark": {"type": "rule"},
                 "encoding": {
-                    "x": x, "xOffset": offset, "y": _share("low", y_title, {"domain": domain}),
+                    "x": x, "xOffset": offset, "y": percent("low", y_title, {"domain": domain}),
                     "y2": {"field": "high"}, "color": colour,
                 },
             },
             {
                 "mark": {"type": "point"},
                 "encoding": {
-                    "x": x, "xOffset": offset, "y": _share("mean", y_title, {"domain": domain}), "color": colour,
+                    "x": x, "xOffset": offset, "y": percent("mean", y_title, {"domain": domain}), "color": colour,
                     "shape": shape,
                 },
             },
@@ -373,27 +303,27 @@ def _y(field: str, title: str, scale: Spec) -> Spec:
     return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": {"tickCount": 5}}
 
 
-def _share(field: str, title: str, scale: Spec) -> Spec:
+def percent(field: str, title: str, scale: Spec) -> Spec:
     """A quantitative channel shown in percent."""
     axis = {"format": ".0%", "tickCount": 5}
     return {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": axis}
 
 
-def _reference_line(value: float, channel: str, scale: Spec) -> Spec:
+def reference_line(value: float, channel: str, scale: Spec) -> Spec:
     """A dashed line at a value of the axis with that scale."""
     mark = {"type": "rule", "strokeDash": [4, 4], "strokeWidth": 1, "color": MUTED}
     position = {"field": "value", "type": "quantitative", "scale": scale}
     return {"data": {"values": [{"value": value}]}, "mark": mark, "encoding": {channel: position}}
 
 
-def _interval(estimate: Numbers | float) -> Spec:
+def interval(estimate: Numbers | float) -> Spec:
     """Return mean, low and high; an exact number is its own interval."""
     if isinstance(estimate, Mapping):
         return {"mean": estimate["mean"], "low": estimate["low"], "high": estimate["high"]}
     return {"mean": estimate, "low": estimate, "high": estimate}
 
 
-def _running_mean(values: Sequence[float]) -> list[float]:
+def running_mean(values: Sequence[float]) -> list[float]:
     """Return the mean of the tenth of the values around each; near the beginning the window narrows on both sides.
 
     A centred window does not lag behind a falling loss, as an exponential mean would.

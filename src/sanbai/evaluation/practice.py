@@ -14,7 +14,7 @@ from sanbai.data.prompts import Prompt
 from sanbai.data.rankings import Ranking
 from sanbai.evaluation.answers import Contestant
 from sanbai.evaluation.recipe import EvaluateRecipe
-from sanbai.evaluation.reward_accuracy import StrictPair, reward_accuracy, strict_pairs
+from sanbai.evaluation.reward_accuracy import StrictPair, margins, reward_accuracy, strict_pairs
 from sanbai.evaluation.statistics import bootstrap_mean, paired_difference
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import derive_seed
@@ -128,7 +128,7 @@ def accuracy_record(
 
     pairs = strict_pairs([_with_source(ranking) for ranking in rankings])
     short = [pair for pair in pairs if is_short(pair)]
-    found = reward_accuracy(short, score, seed=seed, draws=draws).to_json()
+    found = reward_accuracy(short, margins(short, score), seed=seed, draws=draws).to_json()
     by_source = found.pop("by_kind")
     return {**found, "by_source": by_source, "num_left_out": len(pairs) - len(short)}
 

@@ -13,7 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 from sanbai.evaluation.figures import Figure
-from sanbai.evaluation.table import HEADINGS, Cell, model_rows, number_cell, share_cell
+from sanbai.evaluation.reward_section import mistakes_section, reward_section
+from sanbai.evaluation.table import HEADINGS, model_rows, number_cell, prose, share_cell, table_cell
 from sanbai.evaluation.theme import GRID, INK, MUTED, PAPER, model_label
 
 # What a plot's ink, captions, grid and paper become on a dark page.
@@ -25,6 +26,7 @@ def report_html(
     *,
     samples: Sequence[Mapping[str, Any]],
     figures: Sequence[Figure],
+    mistakes: Sequence[Mapping[str, Any]] = (),
     seconds: Mapping[str, float] | None = None,
     verdict: Mapping[str, Any] | None = None,
     facts: Mapping[str, str] | None = None,
@@ -36,6 +38,7 @@ def report_html(
         evaluation: the content of `evaluation.json`.
         samples: the content of `samples.json`: `{"kind", "task", "messages", "answers": {model: {"answer", ...}}}`.
         figures: from `figures.draw_figures`.
+        mistakes: from `mistakes.confident_mistakes`.
         seconds: model -> how long its making took.
         verdict: the gate's: `{"promote", "summary", "checks": [{"name", "passed", "found", "wanted"}], "worse"}`.
         facts: data, seed and machine, for the page's foot.
@@ -47,6 +50,8 @@ def report_html(
         _verdict(verdict) if verdict else _worse(evaluation.get("worse", [])),
         figures_section(figures),
         _by_kind(evaluation),
+        reward_section(evaluation.get("reward_model")),
+        mistakes_section(mistakes),
         samples_section(samples, list(evaluation["evaluation"])),
         footer(facts or {}),
     ]
@@ -235,17 +240,6 @@ def footer(facts: Mapping[str, str]) -> str:
     """Return what the page says of data, seed and machine."""
     rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
     return f"<footer>\n<dl>{rows}</dl>\n</footer>" if rows else ""
-
-
-def prose(text: str) -> str:
-    """Escape, and keep a number and its percent sign on one line."""
-    return html.escape(text).replace(" %", "\u00a0%")
-
-
-def table_cell(cell: Cell) -> str:
-    """Return a figure with its interval beneath."""
-    interval = f'<span class="interval">{html.escape(cell.interval)}</span>' if cell.interval else ""
-    return f"<td>{html.escape(cell.figure)}{interval}</td>"
 
 
 def _contest_cell(estimate: Mapping[str, float]) -> str:

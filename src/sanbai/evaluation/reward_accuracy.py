@@ -15,12 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sanbai.evaluation.disagreement import Disagreement
+from sanbai.evaluation.length_gap import LengthGapBin, accuracy_by_length_gap
+from sanbai.evaluation.reliability import ReliabilityBin, expected_calibration_error, is_right, reliability
 from sanbai.evaluation.statistics import DRAWS, Estimate, bootstrap_mean, bootstrap_ratio
 from sanbai.foundation.errors import DataError
 from sanbai.foundation.files import canonical_json
 from sanbai.text.chat_markup import Message
-
-CALIBRATION_BINS = 10
 
 
 class LabeledRanking(Protocol):
@@ -90,6 +91,8 @@ class RewardAccuracy:
         by_kind: the same on the pairs of each kind.
         longer_wins: what preferring the longer answer would score on the same pairs.
         calibration_error: mean gap between stated and true probability of a preference, 0 at best.
+        reliability: the same gap by stated probability.
+        by_length_gap: accuracy by how much longer one answer is.
         num_pairs: strict pairs; the intervals' n counts prompts.
     """
 
@@ -97,6 +100,8 @@ class RewardAccuracy:
     by_kind: Mapping[str, Estimate]
     longer_wins: Estimate
     calibration_error: float
+    reliability: Sequence[ReliabilityBin]
+    by_length_gap: Sequence[LengthGapBin]
     num_pairs: int
 
     def to_json(self) -> dict[str, Any]:
@@ -106,12 +111,18 @@ class RewardAccuracy:
             "by_kind": {kind: estimate.to_json() for kind, estimate in self.by_kind.items()},
             "longer_wins": self.longer_wins.to_json(),
             "calibration_error": self.calibration_error,
+            "reliability": [each.to_json() for each in self.reliability],
+            "by_length_gap": [each.to_json() for each in self.by_length_gap],
             "num_pairs": self.num_pairs,
         }
 
 
 def reward_model_entry(
-    accuracy: RewardAccuracy, *, labeler_agreement: Estimate | float, best_possible: Estimate | float
+    accuracy: RewardAccuracy,
+    *,
+    labeler_agreement: Estimate | float,
+    best_possible: Estimate | float,
+    ensemble: Disagreement,
 ) -> dict[str, Any]:
     """Return `reward_model` of `evaluation.json`.
 
@@ -119,11 +130,13 @@ def reward_model_entry(
         accuracy: measured on held-out prompts and labelers.
         labeler_agreement: of the same labelers among themselves; a plain number where it is known exactly.
         best_possible: what no model can beat; a plain number likewise.
+        ensemble: the model together with others on the same pairs.
     """
     bounds = {"labeler_agreement": labeler_agreement, "best_possible": best_possible}
     return {
         **accuracy.to_json(),
         **{name: bound.to_json() if isinstance(bound, Estimate) else bound for name, bound in bounds.items()},
+        "disagreement": ensemble.to_json(),
     }
 
 
@@ -131,14 +144,8 @@ Scorer = Callable[[Sequence[tuple[Sequence[Message], str]]], Sequence[float]]
 """[(prompt, answer), ...] -> one reward each."""
 
 
-def reward_accuracy(pairs: Sequence[StrictPair], score: Scorer, *, seed: int, draws: int = DRAWS) -> RewardAccuracy:
-    """Score every answer once and count in how many pairs the chosen one has the higher reward.
-
-    Args:
-        pairs: of held-out labelers on held-out prompts.
-        score: the reward model; called once with each distinct answer of each prompt.
-        seed: of the bootstrap by prompt.
-        draws: resamples.
+def margins(pairs: Sequence[StrictPair], score: Scorer) -> NDArray[np.float64]:
+    """Return the reward of the chosen less that of the rejected answer, pair by pair; each answer is scored once.
 
     Raises:
         DataError: there is no pair.
@@ -149,40 +156,39 @@ def reward_accuracy(pairs: Sequence[StrictPair], score: Scorer, *, seed: int, dr
         (pair.prompt, answer): (pair.messages, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)
     }
     reward = dict(zip(distinct, score(list(distinct.values())), strict=True))
-    margin_N = np.array([reward[pair.prompt, pair.chosen] - reward[pair.prompt, pair.rejected] for pair in pairs])
-    length_N = np.array([float(len(pair.chosen) - len(pair.rejected)) for pair in pairs])
+    return np.array([reward[pair.prompt, pair.chosen] - reward[pair.prompt, pair.rejected] for pair in pairs])
+
+
+def reward_accuracy(
+    pairs: Sequence[StrictPair], margin_N: NDArray[np.float64], *, seed: int, draws: int = DRAWS
+) -> RewardAccuracy:
+    """Count in how many pairs the chosen answer has the higher reward: of all, by kind, by confidence, by length.
+
+    Args:
+        pairs: of held-out labelers on held-out prompts.
+        margin_N: from `margins`.
+        seed: of the bootstrap by prompt.
+        draws: resamples.
+    """
+    gap_N = np.array([len(pair.chosen) - len(pair.rejected) for pair in pairs])
     prompts = [pair.prompt for pair in pairs]
     kinds = np.array([pair.kind for pair in pairs])
-    right_N = _right(margin_N)
+    right_N = is_right(margin_N)
 
     def within(kind: str) -> Estimate:
         inside = np.flatnonzero(kinds == kind)
         return bootstrap_mean(right_N[inside], [prompts[i] for i in inside], seed=seed, draws=draws)
 
+    curve = reliability(margin_N, prompts, seed=seed, draws=draws)
     return RewardAccuracy(
         accuracy=bootstrap_mean(right_N, prompts, seed=seed, draws=draws),
         by_kind={kind: within(kind) for kind in sorted(set(kinds.tolist()))},
-        longer_wins=bootstrap_mean(_right(length_N), prompts, seed=seed, draws=draws),
-        calibration_error=expected_calibration_error(margin_N),
+        longer_wins=bootstrap_mean(is_right(gap_N.astype(np.float64)), prompts, seed=seed, draws=draws),
+        calibration_error=expected_calibration_error(curve),
+        reliability=curve,
+        by_length_gap=accuracy_by_length_gap(margin_N, gap_N, prompts, seed=seed, draws=draws),
         num_pairs=len(pairs),
     )
-
-
-def expected_calibration_error(margins: NDArray[np.float64], *, num_bins: int = CALIBRATION_BINS) -> float:
-    """How far the stated probability of a preference is from its frequency, on average over pairs.
-
-    A reward model says P(chosen over rejected) = σ(margin); its confidence is max(p, 1 - p), in [½, 1]. In bins of
-    equal width:  Σ_b n_b / N · | mean confidence - share right |  (Naeini et al. 2015; Guo et al. 2017).
-
-    Args:
-        margins: reward of the chosen less reward of the rejected answer, shape N.
-        num_bins: bins over [½, 1].
-    """
-    confidence_N = 1 / (1 + np.exp(-np.abs(margins)))
-    bin_N = np.minimum(((confidence_N - 0.5) * 2 * num_bins).astype(np.int64), num_bins - 1)
-    confidence_sum = np.bincount(bin_N, weights=confidence_N, minlength=num_bins)
-    right_sum = np.bincount(bin_N, weights=_right(margins), minlength=num_bins)
-    return float(np.abs(confidence_sum - right_sum).sum() / len(margins))
 
 
 def labeler_agreement(rankings: Sequence[LabeledRanking], *, seed: int, draws: int = DRAWS) -> Estimate:
@@ -206,8 +212,3 @@ def labeler_agreement(rankings: Sequence[LabeledRanking], *, seed: int, draws: i
     return bootstrap_ratio(
         [alike[prompt] for prompt in ranked], [couples[prompt] for prompt in ranked], seed=seed, draws=draws
     )
-
-
-def _right(margin_N: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 where the margin is positive, ½ where it is nothing."""
-    return np.where(margin_N == 0, 0.5, (margin_N > 0).astype(np.float64))

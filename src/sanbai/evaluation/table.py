@@ -5,6 +5,7 @@ The functions read `evaluation.json`, so that a table can be drawn again long af
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,17 @@ def number_cell(estimate: Mapping[str, float], *, digits: int) -> Cell:
     """Return a number with its interval."""
     interval = f"{estimate['low']:.{digits}f}–{estimate['high']:.{digits}f}"
     return Cell(f"{estimate['mean']:.{digits}f}", interval)
+
+
+def prose(text: str) -> str:
+    """Escape for a page, and keep a number and its percent sign on one line."""
+    return html.escape(text).replace(" %", "\u00a0%")
+
+
+def table_cell(cell: Cell) -> str:
+    """Return a figure with its interval beneath, for a page."""
+    interval = f'<span class="interval">{html.escape(cell.interval)}</span>' if cell.interval else ""
+    return f"<td>{html.escape(cell.figure)}{interval}</td>"
 
 
 def duration(seconds: float) -> str:

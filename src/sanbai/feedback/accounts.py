@@ -21,12 +21,14 @@ from sanbai.feedback.store import Store
 from sanbai.foundation.errors import UnknownNameError, UsageError
 
 Role = Literal["user", "labeler", "admin"]
-Source = Literal["person", "simulated"]
+Source = Literal["person", "simulated", "model"]
 Scope = Literal["v1", "api"]
 
 ROLES: tuple[Role, ...] = ("user", "labeler", "admin")  # each may do what the ones before it may
 SCOPES: tuple[Scope, ...] = ("v1", "api")
 NAME = re.compile(r"[\w][\w.@+-]{0,63}")
+#: Begins the names of models that rank, and of nobody else: no person's name has a colon.
+MODEL_PREFIX = "model:"
 SHORTEST_PASSWORD = 8
 LONGEST_PASSWORD = 1024
 SESSION_MS = 14 * 24 * 3600 * 1000
@@ -69,10 +71,12 @@ class ApiKey:
 def add_account(store: Store, name: str, role: Role, *, source: Source = "person") -> Account:
     """Make an account without a password; it signs in by token or key.
 
+    The name of a model that ranks is `model:` and its artifact's name.
+
     Raises:
         UsageError: the name is taken or is no name.
     """
-    if not NAME.fullmatch(name):
+    if not NAME.fullmatch(name.removeprefix(MODEL_PREFIX) if source == "model" else name):
         raise UsageError(f"{name!r}: not an account name; wanted 1 to 64 letters, digits or . @ + - _")
     if role not in ROLES:
         raise UsageError(f"{role!r}: not a role; wanted one of {', '.join(ROLES)}")

@@ -54,7 +54,7 @@ account = Table(
     _id(),
     Column("name", String(80), nullable=False, unique=True),
     Column("role", String(16), nullable=False),  # admin, labeler, user
-    Column("source", String(16), nullable=False),  # person, simulated
+    Column("source", String(16), nullable=False),  # person, simulated, model
     _created(),
 )
 password = Table(

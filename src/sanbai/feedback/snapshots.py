@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, exists, select
 
 from sanbai.feedback import schema
+from sanbai.feedback.accounts import MODEL_PREFIX
 from sanbai.feedback.consent import consenting_accounts
 from sanbai.feedback.conversations import Message, lineage, message_of_row
 from sanbai.feedback.identifiers import content_id
@@ -108,7 +109,7 @@ def count_items(store: Store, items: Iterable[Item]) -> dict[str, Any]:
     """Count a snapshot's rows as people ask of them.
 
     Returns:
-        `{"rankings": {"person", "simulated"}, "thumbs": {"up", "down"}, "draft_choices", "conversations",
+        `{"rankings": {"person", "simulated", "model"}, "thumbs": {"up", "down"}, "draft_choices", "conversations",
         "demonstrations"}`.
     """
     with store.read() as connection:
@@ -123,7 +124,7 @@ def count_items(store: Store, items: Iterable[Item]) -> dict[str, Any]:
         else:
             counts[item.source] += 1
     return {
-        "rankings": {"person": counts["person"], "simulated": counts["simulated"]},
+        "rankings": {source: counts[source] for source in ("person", "simulated", "model")},
         "thumbs": {"up": counts["up"], "down": counts["down"]},
         "draft_choices": counts["draft_choice"],
         "conversations": counts["conversation"],
@@ -153,7 +154,25 @@ def labels_of(store: Store, model: str) -> list[Item]:
 
 
 def models_touched_by(store: Store, account_id: str) -> list[str]:
-    """Return the models that must be made again if an account withdraws, descendants included, by name."""
+    """Return the models that must be made again if an account withdraws, by name.
+
+    Descendants are among them, and the pupils of a reward model that ranked in people's place.
+    """
+    touched: set[str] = set()
+    waiting = [account_id]
+    while waiting:
+        with store.read() as connection:
+            new = _trained_on(connection, waiting.pop()) - touched
+            artifacts = select(schema.model.c.artifact).where(schema.model.c.name.in_(new))
+            teachers = [f"{MODEL_PREFIX}{name}" for name in connection.execute(artifacts).scalars()]
+            accounts = select(schema.account.c.id).where(schema.account.c.name.in_(teachers))
+            waiting += connection.execute(accounts).scalars()
+        touched |= new
+    return sorted(touched)
+
+
+def _trained_on(connection: Connection, account_id: str) -> set[str]:
+    """Return the models that an account's rows shaped, descendants included."""
     item, used, model = schema.snapshot_item, schema.model_input, schema.model
     touched = (
         select(used.c.model.label("name"))
@@ -162,8 +181,7 @@ def models_touched_by(store: Store, account_id: str) -> list[str]:
         .cte(recursive=True)
     )
     touched = touched.union(select(model.c.name).join(touched, model.c.parent == touched.c.name))
-    with store.read() as connection:
-        return sorted(connection.execute(select(touched.c.name).distinct()).scalars())
+    return set(connection.execute(select(touched.c.name)).scalars())
 
 
 def _rankings(connection: Connection, givers: dict[str, Any], up_to: int, items: list[Item]) -> list[Record]:

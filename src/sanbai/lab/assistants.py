@@ -22,7 +22,7 @@ from sanbai.evaluation.answers import (
     transcript_contestant,
 )
 from sanbai.evaluation.divergence import response_divergence
-from sanbai.evaluation.reward_accuracy import RewardAccuracy, reward_accuracy, strict_pairs
+from sanbai.evaluation.reward_accuracy import RewardAccuracy, margins, reward_accuracy, strict_pairs
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.files import canonical_json, read_json
 from sanbai.foundation.stage import Job
@@ -138,7 +138,8 @@ class Assistants:
             for name in panel.assign(task, recipe, seed=self.recipe.seed):
                 row = ranking_row(prompt, task.responses, by_name[name], round_number=round)
                 rankings.append(Ranking.from_row(row, where=f"ranking of {name}"))
-        by_use = split_rankings(rankings, panel)
+        share = self.recipe.label.model_share
+        by_use = split_rankings(rankings, panel, model_share=share, seed=self.recipe.seed)
         return Labels(freeze_preferences(self.job, by_use, seed=self.recipe.seed), by_use)
 
     def taught(self, labels: Labels) -> Judges:
@@ -208,9 +209,11 @@ class Assistants:
 
     def accuracy(self, reward: Artifact, rankings: Sequence[Ranking]) -> RewardAccuracy:
         """Return how often a reward model agrees with rankings."""
-        model = self.reward_model(reward)
+        model, pairs = self.reward_model(reward), strict_pairs(rankings)
         return reward_accuracy(
-            strict_pairs(rankings), lambda answers: model.score_answers(self.tokenizer, answers), seed=self.recipe.seed
+            pairs,
+            margins(pairs, lambda answers: model.score_answers(self.tokenizer, answers)),
+            seed=self.recipe.seed,
         )
 
     def pipeline(self, **changes: Any) -> Pipeline:

@@ -6,6 +6,7 @@ models differ in their objective and in nothing else.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from sanbai.data.conversations import Conversation
 from sanbai.data.corpus import NUM_CORPUS_STEPS, build_corpus
 from sanbai.data.documents import Document
 from sanbai.data.labeled import LabeledText
+from sanbai.data.rankings import Ranking
 from sanbai.data.recipe import DataRecipe
 from sanbai.data.shards import ShardReader, build_shards
 from sanbai.data.vocabulary import NUM_TOKENIZER_STEPS, build_tokenizer, load_tokenizer
@@ -34,6 +36,7 @@ from sanbai.training.classify import ClassifyRecipe, classify, num_classify_step
 from sanbai.training.distill import DistillRecipe, distill
 from sanbai.training.optimizer import OptimizerRecipe
 from sanbai.training.pretrain import PretrainRecipe, pretrain
+from sanbai.training.reward import RewardRecipe, num_reward_steps, train_reward
 from sanbai.training.supervise import SuperviseRecipe, encode_demonstrations, num_supervise_steps, supervise
 from sanbai.world.documents import documents
 from sanbai.world.languages import invented_languages, translated
@@ -294,6 +297,34 @@ class Bench:
         parents = {"base": base, "shards": self.shards}
         steps = num_supervise_steps(recipe, items)
         return self._run("model", "supervise", "training", sections, parents, steps, build, inputs)
+
+    def reward(
+        self,
+        name: str,
+        base: Artifact,
+        recipe: RewardRecipe,
+        rankings: Sequence[Ranking],
+        demonstrations: Sequence[Conversation],
+    ) -> Artifact:
+        """Train a reward model on rankings; `name` tells apart those that differ in nothing else but their order."""
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return train_reward(
+                stage,
+                recipe,
+                self.compute,
+                model=load_language_model(base.path),
+                tokenizer=self.tokenizer,
+                rankings=rankings,
+                demonstrations=demonstrations,
+            )
+
+        rows = canonical_json([[one.to_row() for one in rankings], [one.to_row() for one in demonstrations]])
+        inputs = {"rankings": hashlib.sha256(rows.encode()).hexdigest()}
+        sections = {"reward": recipe, "compute": self.compute}
+        parents = {"base": base, "tokenizer": self.tokenizer_artifact}
+        steps = num_reward_steps(recipe, len({canonical_json(list(one.messages)) for one in rankings}))
+        return self._run("model", name, "training", sections, parents, steps, build, inputs)
 
     def open(self, artifact: Artifact) -> Model:
         """Load a model for measuring."""

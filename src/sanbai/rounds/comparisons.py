@@ -41,6 +41,7 @@ def find_comparisons(pipeline: Pipeline, store: Store) -> Comparisons:
     snapshot = job.workspace.load(frozen[-1])
     snapshot.verify()
     panel = split_panel([labeler.name for labeler in material.labelers], recipe.label)
-    rankings = split_rankings(read_snapshot_rankings(snapshot), panel)
+    share = recipe.label.model_share
+    rankings = split_rankings(read_snapshot_rankings(snapshot), panel, model_share=share, seed=recipe.seed)
     rankings.check()
     return Comparisons(snapshot, rankings)

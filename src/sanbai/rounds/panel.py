@@ -7,11 +7,12 @@ the first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sanbai.data.rankings import Ranking
 from sanbai.foundation.errors import DataError, UsageError
 from sanbai.foundation.seeds import python_random
+from sanbai.rounds.model_labeler import cap_share
 from sanbai.rounds.tasks import LabelRecipe, Task
 
 
@@ -89,8 +90,15 @@ class RankingsByUse:
             )
 
 
-def split_rankings(rankings: Iterable[Ranking], panel: Panel) -> RankingsByUse:
-    """Sort rankings by their labeler's group; whoever is not on the panel is a person and trains."""
+def split_rankings(rankings: Iterable[Ranking], panel: Panel, *, model_share: float, seed: int) -> RankingsByUse:
+    """Sort rankings by their labeler's group; whoever is not on the panel is a person, or a model, and trains.
+
+    Args:
+        rankings: of any round.
+        panel: all simulated labelers.
+        model_share: the most that models' rankings may make of those that train; the others of them are left out.
+        seed: draws which.
+    """
     split = RankingsByUse([], [], [])
     for ranking in rankings:
         if ranking.labeler in panel.judge:
@@ -99,4 +107,4 @@ def split_rankings(rankings: Iterable[Ranking], panel: Panel) -> RankingsByUse:
             split.heldout.append(ranking)
         else:
             split.training.append(ranking)
-    return split
+    return replace(split, training=cap_share(split.training, model_share, seed=seed))

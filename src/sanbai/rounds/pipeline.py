@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
+
+import numpy as np
 
 from sanbai.data.conversations import Conversation
 from sanbai.data.corpus import NUM_CORPUS_STEPS, build_corpus
@@ -19,10 +22,21 @@ from sanbai.data.records import write_records
 from sanbai.data.shards import ShardReader, build_shards
 from sanbai.data.vocabulary import NUM_TOKENIZER_STEPS, build_tokenizer, load_tokenizer
 from sanbai.evaluation.answers import Contestant, chat_contestant, transcript_contestant
+from sanbai.evaluation.disagreement import disagreement
 from sanbai.evaluation.language import bits_per_byte, heldout_documents
+from sanbai.evaluation.mistakes import confident_mistakes
 from sanbai.evaluation.models import STEPS_A_MODEL, Context, HeldOut, evaluate_models
-from sanbai.evaluation.reward_accuracy import labeler_agreement, reward_accuracy, reward_model_entry, strict_pairs
+from sanbai.evaluation.reliability import is_right
+from sanbai.evaluation.reward_accuracy import (
+    labeler_agreement,
+    margins,
+    reward_accuracy,
+    reward_model_entry,
+    strict_pairs,
+)
+from sanbai.evaluation.statistics import bootstrap_mean
 from sanbai.evaluation.village_choices import village_choice_tasks
+from sanbai.feedback.accounts import MODEL_PREFIX
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.errors import ModelError, UsageError
 from sanbai.foundation.files import canonical_json, read_jsonl
@@ -35,8 +49,10 @@ from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import StoredModel, load_language_model, load_model
 from sanbai.rounds.material import Material, Purpose, WorldMaterial
+from sanbai.rounds.model_labeler import buckets_of, count_teachers, is_model
+from sanbai.rounds.panel import RankingsByUse
 from sanbai.rounds.recipe import Recipe
-from sanbai.rounds.tasks import LabelRecipe, num_task_steps, sample_tasks
+from sanbai.rounds.tasks import LabelRecipe, Task, choose_informative, num_task_steps, sample_tasks
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.classify import check_classes, classify, num_classify_steps
@@ -56,7 +72,7 @@ from sanbai.training.supervise import SuperviseRecipe, encode_demonstrations, nu
 from sanbai.world.oracle import judge as judge_answer
 
 #: What lies above the stages' floors and decides what they are given.
-MODULES = ("rounds/material.py", "rounds/pipeline.py", "rounds/tasks.py")
+MODULES = ("rounds/material.py", "rounds/model_labeler.py", "rounds/pipeline.py", "rounds/tasks.py")
 #: Held-out documents that a stage in training is measured on; the final evaluation reads more.
 NUM_WATCHED_DOCUMENTS = 64
 #: Demonstrations whose mean reward is set to 0.
@@ -65,6 +81,27 @@ NUM_CALIBRATION_DEMONSTRATIONS = 1000
 NUM_PRACTICE_PROMPTS = 31_144
 #: Held-out prompts that the second judge watches.
 NUM_WATCHED_PROMPTS = 256
+
+
+@dataclass(frozen=True)
+class TaughtJudges:
+    """A round's reward model and second judge.
+
+    Attributes:
+        reward: what practice is rewarded by.
+        judge: the second one, whose disagreement with the first is measured.
+        rankings: those of held-out labelers measure; among those that the reward model was taught by, models' are
+            counted apart.
+    """
+
+    reward: Artifact
+    judge: Artifact
+    rankings: RankingsByUse
+
+    @property
+    def measured_by(self) -> list[Ranking]:
+        """The rankings that the figures depend on."""
+        return [*self.rankings.training, *self.rankings.heldout]
 
 
 @dataclass(frozen=True)
@@ -247,10 +284,47 @@ class Pipeline:
         wanted: dict[Purpose, int] = {"label": recipe.num_prompts, "label-heldout": recipe.num_heldout_prompts}
         return self._sample("sample answers", policy, recipe, wanted, round=round)
 
-    def open_tasks(self, policy: Artifact, *, round: int) -> Artifact:  # noqa: A002
-        """Sample the answers that people may rank before a round, all of them to the prompt they stand under."""
+    def open_tasks(
+        self,
+        policy: Artifact,
+        reward: Artifact,
+        rankings: Sequence[Ranking],
+        *,
+        round: int,  # noqa: A002
+    ) -> Artifact:
+        """Sample the answers that people may rank before a round, all of them to the prompt they stand under.
+
+        Args:
+            policy: the model that answers.
+            reward: the model that would be taught most, where tasks are chosen by expected gain.
+            rankings: what it was taught by.
+            round: the one to come.
+        """
         recipe = self.recipe.label.model_copy(update={"num_foreign_answers": 0})
-        return self._sample("sample open answers", policy, recipe, {"people": recipe.num_open_prompts}, round=round)
+        number = recipe.num_open_prompts
+        if recipe.open_choice == "any":
+            return self._sample("sample open answers", policy, recipe, {"people": number}, round=round)
+
+        def choose(tasks: Sequence[Task]) -> list[Task]:
+            return choose_informative(
+                tasks,
+                load_reward_model(reward.path, self.recipe.compute),
+                load_tokenizer(reward),
+                rankings,
+                num_tasks=number,
+                num_answers=recipe.open_answers,
+            )
+
+        return self._sample(
+            "sample open answers",
+            policy,
+            recipe,
+            {"people": number * recipe.open_candidates},
+            round=round,
+            choose=choose,
+            parents={"reward": reward},
+            inputs={"rankings": _digest(rankings)},
+        )
 
     def _sample(
         self,
@@ -260,6 +334,9 @@ class Pipeline:
         wanted: Mapping[Purpose, int],
         *,
         round: int,  # noqa: A002
+        choose: Callable[[Sequence[Task]], Sequence[Task]] | None = None,
+        parents: Mapping[str, Artifact] | None = None,
+        inputs: Mapping[str, str] | None = None,
     ) -> Artifact:
 
         def build(stage: Stage) -> Mapping[str, Any]:
@@ -272,17 +349,18 @@ class Pipeline:
                 tokenizer=load_tokenizer(policy),
                 prompts=[prompt for purpose, found in asked.items() for prompt in found if purpose != "label-heldout"],
                 heldout_prompts=asked.get("label-heldout", []),
+                choose=choose,
             )
 
         return self._run(
             "tasks",
             name,
-            "generation",
+            "generation" if choose is None else "training",
             self._source_sections("label", "compute"),
-            {"policy": policy},
+            {"policy": policy, **(parents or {})},
             num_task_steps(recipe, sum(wanted.values())),
             build,
-            inputs={"round": str(round)},
+            inputs={"round": str(round), **(inputs or {})},
         )
 
     def reward(
@@ -478,8 +556,7 @@ class Pipeline:
         self,
         models: Mapping[str, Artifact],
         shards: Artifact,
-        reward: Artifact | None = None,
-        rankings: Sequence[Ranking] = (),
+        taught: TaughtJudges | None = None,
         *,
         round: int,  # noqa: A002
     ) -> Artifact:
@@ -489,8 +566,7 @@ class Pipeline:
             models: name -> artifact, in the order of their making; a base model is asked by transcript, it knows no
                 roles.
             shards: their validation split is read.
-            reward: the round's reward model; none leaves its figures out.
-            rankings: of held-out labelers.
+            taught: the round's reward models; none leaves their figures out.
             round: whose prompts are asked.
         """
         recipe = self.recipe.evaluate
@@ -499,13 +575,15 @@ class Pipeline:
         if not isinstance(material, WorldMaterial):
             raise UsageError('only material = "world" has a program that judges; `sanbai run start` reports on files')
 
-        made = {**models, **({"reward": reward} if reward else {})}
+        made = {**models, **({"judge": taught.judge, "reward": taught.reward} if taught else {})}
 
         def build(stage: Stage) -> Mapping[str, Any]:
             tokenizer = load_tokenizer(next(reversed(made.values())))
+            entry, mistakes = ({}, []) if taught is None else self._judge_reward_model(material, taught, round)
             context = Context(
-                reward_model=self._judge_reward_model(material, reward, tokenizer, rankings) if reward else {},
-                series=self._series(made),
+                reward_model=entry,
+                mistakes=mistakes,
+                series=self._series({**models, **({"reward": taught.reward} if taught else {})}),
                 seconds={name: float(artifact.manifest["seconds"]) for name, artifact in models.items()},
                 facts={"material": "the tiny world", "seed": str(self.recipe.seed)},
             )
@@ -533,8 +611,16 @@ class Pipeline:
             {**made, "shards": shards},
             STEPS_A_MODEL * len(models) + 1,
             build,
-            inputs={"round": str(round), "rankings": _digest(rankings)},
+            inputs={"round": str(round), "rankings": _digest(taught.measured_by if taught else [])},
         )
+
+    def rank(self, reward: Artifact, tasks: Sequence[Task]) -> list[tuple[tuple[int, ...], ...]]:
+        """Return a reward model's ranking of each task's answers: buckets, best first."""
+        model, tokenizer = load_reward_model(reward.path, self.recipe.compute), load_tokenizer(reward)
+        scores = iter(
+            model.score_answers(tokenizer, [(task.messages, text) for task in tasks for text in task.responses])
+        )
+        return [buckets_of([next(scores) for _ in task.responses]) for task in tasks]
 
     def watch_language(self, tokenizer: Artifact, shards: Artifact) -> Callable[[LanguageModel], dict[str, float]]:
         """Return a function that measures held-out bits per byte of a model in training."""
@@ -578,18 +664,49 @@ class Pipeline:
         return asked_by(name, model, tokenizer, max_prompt_tokens=room)
 
     def _judge_reward_model(
-        self, material: WorldMaterial, reward: Artifact, tokenizer: Tokenizer, rankings: Sequence[Ranking]
-    ) -> dict[str, Any]:
-        """Measure a reward model on held-out labelers, beside their agreement and the best that their noise allows."""
-        model = load_reward_model(reward.path, self.recipe.compute)
-        accuracy = reward_accuracy(
-            strict_pairs(rankings), lambda answers: model.score_answers(tokenizer, answers), seed=self.recipe.seed
-        )
-        return reward_model_entry(
-            accuracy,
-            labeler_agreement=labeler_agreement(rankings, seed=self.recipe.seed),
+        self,
+        material: WorldMaterial,
+        taught: TaughtJudges,
+        round: int,  # noqa: A002
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Measure a reward model on held-out labelers, beside their agreement and the best that their noise allows.
+
+        Returns:
+            The numbers, and its surest mistakes as text.
+        """
+        rankings, seed = taught.rankings.heldout, self.recipe.seed
+        pairs, tokenizer = strict_pairs(rankings), load_tokenizer(taught.reward)
+        models = [load_reward_model(made.path, self.recipe.compute) for made in (taught.reward, taught.judge)]
+        margin_MN = np.stack([margins(pairs, partial(model.score_answers, tokenizer)) for model in models])
+        entry = reward_model_entry(
+            reward_accuracy(pairs, margin_MN[0], seed=seed),
+            labeler_agreement=labeler_agreement(rankings, seed=seed),
             best_possible=material.best_possible_accuracy(rankings),
+            ensemble=disagreement(margin_MN, [pair.prompt for pair in pairs], seed=seed),
         )
+        teachers = self._count_teachers(material, taught.rankings.training, round)
+        return {**entry, "teachers": teachers}, confident_mistakes(pairs, margin_MN[0])
+
+    def _count_teachers(
+        self,
+        material: WorldMaterial,
+        rankings: Sequence[Ranking],
+        round: int,  # noqa: A002
+    ) -> dict[str, Any]:
+        """Count whose rankings taught a reward model, and how often each model among them agrees with the others.
+
+        A model ranked what it had not learned from; so it is measured on the labelers' rankings of the same round.
+        """
+        simulated = [labeler.name for labeler in material.labelers]
+        pairs = strict_pairs([one for one in rankings if one.round == round and not is_model(one.labeler)])
+        agreement = {}
+        for name in sorted({one.labeler for one in rankings if is_model(one.labeler) and one.round == round}):
+            teacher = self.job.workspace.load(name.removeprefix(MODEL_PREFIX))
+            model = load_reward_model(teacher.path, self.recipe.compute)
+            found = margins(pairs, partial(model.score_answers, load_tokenizer(teacher)))
+            prompts = [pair.prompt for pair in pairs]
+            agreement[name] = bootstrap_mean(is_right(found), prompts, seed=self.recipe.seed).to_json()
+        return {"rankings": count_teachers(rankings, simulated), "model_agreement": agreement}
 
     def _series(self, models: Mapping[str, Artifact]) -> dict[str, list[dict[str, float]]]:
         """Return the metrics of the runs that made the models, by stage."""

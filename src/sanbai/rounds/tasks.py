@@ -7,15 +7,16 @@ there is nothing to choose.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 
 from sanbai.data.prompts import Prompt
+from sanbai.data.rankings import Ranking
 from sanbai.foundation.device import Compute
 from sanbai.foundation.files import JsonlWriter, canonical_json, read_jsonl
 from sanbai.foundation.recipe import RecipeSection
@@ -26,6 +27,9 @@ from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.label_choice import choose_tasks
+from sanbai.training.reward_model import RewardModel
+from sanbai.training.reward_uncertainty import posterior_covariance, read_candidates
 
 
 class LabelRecipe(RecipeSection):
@@ -49,6 +53,13 @@ class LabelRecipe(RecipeSection):
     """Answers drawn at a time; a killed run loses at most one chunk of them."""
     num_open_prompts: int = Field(default=50, ge=0)
     """Prompts that the model which serves after a round answers for people to rank at /label."""
+    open_choice: Literal["any", "expected_gain"] = "any"
+    """Which prompts these are. `any`: the first of a random order; `expected_gain`: of `open_candidates` times as many
+    those, with `open_answers` of each one's answers, whose rankings would teach the reward model most."""
+    open_candidates: int = Field(default=4, ge=1)
+    """Prompts answered for each that people are shown, where they are chosen by expected gain."""
+    open_answers: int = Field(default=4, ge=2, le=9)
+    """Answers shown of each prompt that is chosen by expected gain."""
     num_labelers: int = Field(default=40, ge=4)
     """Simulated labelers there are; `sanbai round run` says how many of them are asked."""
     num_judge_labelers: int = Field(default=8, ge=1)
@@ -61,6 +72,10 @@ class LabelRecipe(RecipeSection):
     """The same for the second judge, of the prompts that it learns from."""
     judge_share: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of the training prompts that the second judge learns from; it has only to see when practice goes wrong."""
+    model_share: float = Field(default=0.0, ge=0.0, le=0.9)
+    """Share of a round's training prompts that the reward model of the round before ranks in the labelers' place, and
+    the most that models' rankings may make of what a reward model learns from. 0: no model ranks, and rankings that one
+    made in an earlier round are left out."""
     rankings_per_heldout_prompt: int = Field(default=4, ge=2)
     """Held-out labelers who rank the same held-out prompt: their agreement is the yardstick."""
 
@@ -101,14 +116,13 @@ class Task:
     @classmethod
     def of(cls, prompt: Prompt, responses: Sequence[str], *, heldout: bool) -> Task:
         """Make the task of a prompt and its answers."""
-        content = canonical_json([list(prompt.messages), list(responses)])
-        return cls(
-            id=hashlib.sha256(content.encode()).hexdigest()[:24],
-            messages=tuple(prompt.messages),
-            responses=tuple(responses),
-            kind=prompt.kind,
-            heldout=heldout,
-        )
+        messages, answers = tuple(prompt.messages), tuple(responses)
+        return cls(_task_id(messages, answers), messages, answers, prompt.kind, heldout)
+
+    def with_answers(self, places: Sequence[int]) -> Task:
+        """Return the task that shows some of the answers."""
+        answers = tuple(self.responses[place] for place in places)
+        return replace(self, id=_task_id(self.messages, answers), responses=answers)
 
 
 def sample_tasks(
@@ -120,6 +134,7 @@ def sample_tasks(
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     heldout_prompts: Sequence[Prompt],
+    choose: Callable[[Sequence[Task]], Sequence[Task]] | None = None,
 ) -> dict[str, Any]:
     """Draw answers to every prompt and write `tasks.jsonl.gz`.
 
@@ -131,6 +146,7 @@ def sample_tasks(
         tokenizer: the model's.
         prompts: for training.
         heldout_prompts: for measuring.
+        choose: returns those tasks that are to be ranked; by default all are.
 
     Returns:
         Tasks, answers a task, and the share of prompts left out.
@@ -168,7 +184,8 @@ def sample_tasks(
             [tokenizer.decode(tokens).strip() for tokens in answers[start : start + recipe.num_draws]]
             for start in range(0, len(answers), recipe.num_draws)
         ]
-        for task in _tasks(recipe, every, drawn, num_training=len(prompts), seed=stage.seed):
+        tasks: Iterable[Task] = _tasks(recipe, every, drawn, num_training=len(prompts), seed=stage.seed)
+        for task in tasks if choose is None else choose(list(tasks)):
             writer.write(asdict(task))
             num_tasks += 1
             num_responses += len(task.responses)
@@ -177,6 +194,33 @@ def sample_tasks(
         "answers_per_task": num_responses / max(num_tasks, 1),
         "left_out_share": 1 - num_tasks / len(every),
     }
+
+
+def choose_informative(
+    tasks: Sequence[Task],
+    reward: RewardModel,
+    tokenizer: Tokenizer,
+    rankings: Sequence[Ranking],
+    *,
+    num_tasks: int,
+    num_answers: int,
+) -> list[Task]:
+    """Return the tasks, each with some of its answers, whose rankings would teach a reward model most, best first.
+
+    Args:
+        tasks: to choose from.
+        reward: the model to be taught.
+        tokenizer: its own.
+        rankings: what it was taught by.
+        num_tasks: at most so many.
+        num_answers: shown of each.
+    """
+    candidates = read_candidates(reward, tokenizer, [(task.messages, task.responses) for task in tasks])
+    covariance_DD = posterior_covariance(reward, tokenizer, rankings)
+    return [
+        tasks[choice.candidate].with_answers(choice.answers)
+        for choice in choose_tasks(candidates, covariance_DD, num_tasks=num_tasks, num_answers=num_answers)
+    ]
 
 
 def num_task_steps(recipe: LabelRecipe, num_prompts: int) -> int:
@@ -188,6 +232,10 @@ def read_tasks(path: Path) -> Iterator[Task]:
     """Yield the tasks of a file that `sample_tasks` wrote."""
     for row in read_jsonl(path):
         yield Task(**{**row, "messages": tuple(row["messages"]), "responses": tuple(row["responses"])})
+
+
+def _task_id(messages: Sequence[dict[str, str]], responses: Sequence[str]) -> str:
+    return hashlib.sha256(canonical_json([list(messages), list(responses)]).encode()).hexdigest()[:24]
 
 
 def _chunk_prompts(recipe: LabelRecipe) -> int:

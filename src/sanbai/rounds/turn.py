@@ -6,12 +6,15 @@ goes on where it was when the same command is given again, and keeps what it has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sanbai.data.rankings import Ranking
 from sanbai.evaluation.statistics import Estimate
-from sanbai.feedback.accounts import Account
+from sanbai.feedback.accounts import Account, add_account, list_accounts
+from sanbai.feedback.consent import set_consent
+from sanbai.feedback.labels import Answer, add_answers
 from sanbai.feedback.registry import (
     RegisteredModel,
     Round,
@@ -34,8 +37,9 @@ from sanbai.foundation.errors import UnknownNameError, UsageError
 from sanbai.foundation.files import read_json
 from sanbai.foundation.workspace import Workspace
 from sanbai.rounds.gate import Verdict, decide
+from sanbai.rounds.model_labeler import labeler_name, ranks_in_their_place
 from sanbai.rounds.panel import Panel, RankingsByUse, split_rankings
-from sanbai.rounds.pipeline import Pipeline, check_start
+from sanbai.rounds.pipeline import Pipeline, TaughtJudges, check_start
 from sanbai.rounds.snapshot import freeze_snapshot, read_snapshot_rankings
 from sanbai.rounds.tasks import Task, read_tasks
 
@@ -182,14 +186,15 @@ def turn(
     snapshot = record.find("snapshot") or _freeze(pipeline, store, record, start, panel, asked)
 
     record.enter("training")
-    rankings = split_rankings(read_snapshot_rankings(snapshot), panel)
-    reward, policy = _train(pipeline, store, ancestry, record, start, snapshot, rankings)
+    rankings = _split(pipeline, snapshot, panel)
+    reward, judge, policy = _train(pipeline, store, ancestry, record, start, snapshot, rankings)
 
     record.enter("evaluating")
     contestants = {"base": ancestry.base} if round == 1 else {}
     contestants |= {"supervised" if round == 1 else "served": serving, "ppo": policy}
     report = record.once(
-        "report", lambda: pipeline.report(contestants, ancestry.shards, reward, rankings.heldout, round=round)
+        "report",
+        lambda: pipeline.report(contestants, ancestry.shards, TaughtJudges(reward, judge, rankings), round=round),
     )
 
     first_report = report if round == 1 else _first_report(pipeline, store)
@@ -200,7 +205,7 @@ def turn(
             serve(store, f"policy-{round}", round=round, actor=GATE, reason=verdict.summary)
         else:
             record.enter("refused", reason=verdict.summary)
-    _offer(pipeline, store, record)
+    _offer(pipeline, store, record, reward, rankings.training)
     return Outcome(round, policy, report, snapshot, verdict)
 
 
@@ -217,8 +222,14 @@ def _freeze(
         asked.collect(record.number, asked.accounts)
     record.enter("snapshot")
     snapshot = freeze_snapshot(pipeline.job, store, seed=pipeline.recipe.seed, round=record.number)
-    split_rankings(read_snapshot_rankings(snapshot), panel).check()
+    _split(pipeline, snapshot, panel).check()
     return record.once("snapshot", lambda: snapshot)
+
+
+def _split(pipeline: Pipeline, snapshot: Artifact, panel: Panel) -> RankingsByUse:
+    recipe = pipeline.recipe
+    share = recipe.label.model_share
+    return split_rankings(read_snapshot_rankings(snapshot), panel, model_share=share, seed=recipe.seed)
 
 
 def _train(
@@ -229,8 +240,8 @@ def _train(
     start: RegisteredModel,
     snapshot: Artifact,
     rankings: RankingsByUse,
-) -> tuple[Artifact, Artifact]:
-    """Make and name the round's reward model, second judge and policy; return the first and the last."""
+) -> tuple[Artifact, Artifact, Artifact]:
+    """Make and name the round's reward model, second judge and policy."""
     number, frozen = record.number, (snapshot.name,)
     common = (ancestry.supervised, snapshot, ancestry.demonstrations)
     reward = record.once("reward", lambda: pipeline.reward("reward", *common, rankings.training))
@@ -240,23 +251,57 @@ def _train(
     add_model(store, RegisteredModel(f"reward-{number}", "reward", reward.name, "supervised", number, frozen))
     add_model(store, RegisteredModel(f"judge-{number}", "reward", judge.name, "supervised", number, frozen))
     add_model(store, RegisteredModel(f"policy-{number}", "policy", policy.name, start.name, number, frozen))
-    return reward, policy
+    return reward, judge, policy
 
 
 def _ask(pipeline: Pipeline, store: Store, record: _Record, start: RegisteredModel, asked: Asked) -> None:
-    """Sample answers from the serving policy and give them to the simulated labelers; doing it twice adds nothing."""
+    """Sample answers from the serving policy and give them to the simulated labelers; doing it twice adds nothing.
+
+    Where the recipe says so, the last round's reward model ranks some of them at once.
+    """
     policy = pipeline.job.workspace.load(start.artifact)
     sampled = record.once("tasks", lambda: pipeline.tasks(policy, round=record.number))
+    recipe, seed = pipeline.recipe.label, pipeline.recipe.seed
+    teacher = _last_reward(pipeline, store, record.number) if recipe.model_share else None
     tasks, assignees = [], {}
+    ranked: dict[str, Task] = {}
     for task in read_tasks(sampled.file("tasks.jsonl.gz")):
-        names = asked.panel.assign(task, pipeline.recipe.label, seed=pipeline.recipe.seed)
-        row = _label_task(task, start.name, round=record.number, overlap=len(names))
+        accounts = [asked.accounts[name] for name in asked.panel.assign(task, recipe, seed=seed)]
+        replaced = teacher is not None and ranks_in_their_place(task, recipe.model_share, seed=seed)
+        if teacher is not None and replaced:  # the second judge is taught by labelers alone
+            watching = [account for account in accounts if account.name in asked.panel.judge]
+            accounts = [_model_account(store, teacher), *watching]
+        row = _label_task(task, start.name, round=record.number, overlap=len(accounts))
+        if replaced:
+            ranked[row.id] = task
         tasks.append(row)
-        assignees[row.id] = [asked.accounts[name] for name in names]
+        assignees[row.id] = accounts
     add_tasks(store, tasks, assignees=assignees)
+    if teacher is not None and ranked:
+        buckets = pipeline.rank(teacher, list(ranked.values()))
+        answers = [Answer(task_id, found) for task_id, found in zip(ranked, buckets, strict=True)]
+        add_answers(store, _model_account(store, teacher), answers)
 
 
-def _offer(pipeline: Pipeline, store: Store, record: _Record) -> None:
+def _last_reward(pipeline: Pipeline, store: Store, number: int) -> Artifact | None:
+    """Return the reward model of the round before; None in the first round."""
+    known = {model.name: model.artifact for model in list_models(store)}
+    name = known.get(f"reward-{number - 1}")
+    return None if name is None else pipeline.job.workspace.load(name)
+
+
+def _model_account(store: Store, reward: Artifact) -> Account:
+    """Return the account of a reward model that ranks, made where it is missing; its rows may train."""
+    name = labeler_name(reward)
+    known = {account.name: account for account in list_accounts(store)}
+    if name in known:
+        return known[name]
+    account = add_account(store, name, "labeler", source="model")
+    set_consent(store, account, granted=True)
+    return account
+
+
+def _offer(pipeline: Pipeline, store: Store, record: _Record, reward: Artifact, rankings: Sequence[Ranking]) -> None:
     """Lay answers of the model that serves now before people, to be ranked at /label before the next round."""
     if not pipeline.recipe.label.num_open_prompts:
         return
@@ -264,7 +309,7 @@ def _offer(pipeline: Pipeline, store: Store, record: _Record) -> None:
     assert deployment is not None, "the supervised model serves before the first round"
     policy = pipeline.job.workspace.load(find_model(store, deployment.model).artifact)
     following = record.number + 1
-    sampled = record.once("open_tasks", lambda: pipeline.open_tasks(policy, round=following))
+    sampled = record.once("open_tasks", lambda: pipeline.open_tasks(policy, reward, rankings, round=following))
     tasks = read_tasks(sampled.file("tasks.jsonl.gz"))
     add_tasks(store, [_label_task(task, deployment.model, round=following, overlap=1) for task in tasks])
 

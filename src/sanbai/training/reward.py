@@ -139,16 +139,16 @@ def train_reward(
             num_epochs=recipe.num_epochs,
             seed=derive_seed(stage.seed, stage.name, "order"),
         )
-        loss, accuracy = _rank(scalar, batch, compute, max_tokens=recipe.micro_batch_tokens, learn=True)
+        loss, accuracy = rank_batch(scalar, batch, compute, max_tokens=recipe.micro_batch_tokens, learn=True)
         rate = cosine_rate(step, peak=recipe.learning_rate, num_steps=num_steps, warmup_steps=recipe.warmup_steps)
         grad_norm = optimizer.step(rate)
         step += 1
         stage.run.record(step, loss=loss, accuracy=accuracy, grad_norm=grad_norm, rate=rate)
         if step % recipe.evaluate_steps == 0 and step < num_steps:
-            stage.run.record(step, **_validate(scalar, held_out, compute, recipe.micro_batch_tokens))
+            stage.run.record(step, **validate(scalar, held_out, compute, recipe.micro_batch_tokens))
         checkpoints.after_step(step, {})
 
-    metrics = _validate(scalar, held_out, compute, recipe.micro_batch_tokens)
+    metrics = validate(scalar, held_out, compute, recipe.micro_batch_tokens)
     stage.run.record(step, **metrics)
     calibration = calibrate(scalar, _demonstration_rows(tokenizer, demonstrations, recipe.max_prompt_tokens), compute)
     if adapted is None:
@@ -183,10 +183,18 @@ def _new_scalar(
     return placed, replace(adapted, model=placed)
 
 
-def _rank(
+def rank_batch(
     model: ScalarModel, batch: Sequence[RankedPrompt], compute: Compute, *, max_tokens: int, learn: bool
 ) -> tuple[float, float]:
-    """Return (loss, accuracy over pairs) of whole prompts; where `learn`, add the loss's gradient to the model's."""
+    """Return (loss, accuracy over pairs) of whole prompts; where `learn`, add the loss's gradient to the model's.
+
+    Args:
+        model: in training or not.
+        batch: at least one prompt.
+        compute: precision and device.
+        max_tokens: computed at once.
+        learn: whether the gradient is wanted.
+    """
     batch = sorted(batch, key=lambda element: element.tree.num_tokens)  # like lengths together leave little padding
     groups = group_by_tokens([element.tree.num_tokens for element in batch], max_tokens=max_tokens)
     right_G, pairs_G = torch.zeros(len(groups)), torch.zeros(len(groups))
@@ -224,12 +232,13 @@ def _score_part(model: ScalarModel, part: Sequence[RankedPrompt]) -> Tensor:
     return to_grid(value_BT.flatten().index_select(0, packed.last_N), part)
 
 
-def _validate(
+def validate(
     model: ScalarModel, held_out: Sequence[RankedPrompt], compute: Compute, max_tokens: int
 ) -> dict[str, float]:
+    """Return `validation_loss` and `validation_accuracy` on prompts that were not trained on; nothing without any."""
     if not held_out:
         return {}
-    loss, accuracy = _rank(model, held_out, compute, max_tokens=max_tokens, learn=False)
+    loss, accuracy = rank_batch(model, held_out, compute, max_tokens=max_tokens, learn=False)
     return {"validation_loss": loss, "validation_accuracy": accuracy}
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sanbai.foundation.device import Compute, autocast
 from sanbai.foundation.errors import DataError, ModelError
@@ -22,6 +23,7 @@ from sanbai.text.chat_markup import Message
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.sequences import group_by_tokens, pack_sequences
+from sanbai.training.trees import Tree, pack_trees
 
 CALIBRATION = "calibration.json"
 
@@ -63,6 +65,17 @@ class RewardModel:
         """Return one reward for each (messages, answer), both as text."""
         return score_rows(self.model, [encode_answer(tokenizer, *answer) for answer in answers], self._compute)
 
+    def read_answers(self, tokenizer: Tokenizer, asked: Sequence[tuple[Sequence[Message], Sequence[str]]]) -> Tensor:
+        """Return vectors_ND, what the head reads at the end of each answer, prompt by prompt."""
+        trees = [
+            Tree(
+                tuple(encode_prompt(tokenizer, messages)),
+                tuple((*tokenizer.encode(answer), tokenizer.reserved.end) for answer in answers),
+            )
+            for messages, answers in asked
+        ]
+        return last_vectors(self.model, trees, self._compute)
+
 
 def encode_answer(
     tokenizer: Tokenizer, messages: Sequence[Message], answer: str, *, max_prompt_tokens: int | None = None
@@ -92,6 +105,33 @@ def score_rows(model: ScalarModel, rows: Sequence[Sequence[int]], compute: Compu
 
     groups = group_by_tokens([len(row) for row in rows], max_tokens=SCORING_TOKENS)
     return [score for scores in map_parts(score_group, groups) for score in scores]
+
+
+@torch.no_grad()
+def last_vectors(model: ScalarModel, trees: Sequence[Tree], compute: Compute) -> Tensor:
+    """Return vectors_ND in float32: what the head reads at the end of each answer, trees and answers in their order.
+
+    Args:
+        model: on the device of `compute`.
+        trees: prompts with their answers, each prompt read once.
+        compute: precision of the matrix products.
+    """
+    device = model.head.weight.device
+
+    def read_group(group: Sequence[int]) -> Tensor:
+        packed = pack_trees([trees[index] for index in group], context=model.config.max_positions, device=device)
+        with autocast(compute):
+            hidden_BTD = model.trunk(
+                packed.tokens_BT,
+                positions_BT=packed.positions_BT,
+                segments_BT=packed.segments_BT,
+                branches_BT=packed.branches_BT,
+            )
+        vectors_ND: Tensor = hidden_BTD.flatten(0, 1)[packed.last_N].float()
+        return vectors_ND
+
+    groups = group_by_tokens([tree.num_tokens for tree in trees], max_tokens=SCORING_TOKENS)
+    return torch.cat(map_parts(read_group, groups))
 
 
 def calibrate(model: ScalarModel, demonstrations: Sequence[Sequence[int]], compute: Compute) -> Calibration:

@@ -77,6 +77,7 @@ function dataTiles(data) {
   const tiles = [
     ["Rankings by people", data.rankings?.person],
     ["Rankings, simulated", data.rankings?.simulated],
+    ["Rankings, a model's", data.rankings?.model],
     ["Thumbs up", data.thumbs?.up],
     ["Thumbs down", data.thumbs?.down],
     ["Draft choices", data.draft_choices],
