@@ -33,7 +33,8 @@ from sanbai.training.trees import Tree
 __all__ = ["slowly"]
 
 NUM = 5
-THRESHOLD = 0.5
+#: The random model thinks no answer likely to be safe; this leaves out about half of them.
+THRESHOLD = 0.0873
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +91,8 @@ def judged_apart(
 
 def test_the_best_of_the_safe_candidates_is_given(house: Site, judging: Tokenizer) -> None:
     client = house.client()
-    choices, num_left_out = [], 0
-    for seed in range(6):
+    choices, num_filtered = [], 0
+    for seed in range(8):
         content = f"Who bakes bread on day {seed}?"
         prompt, completions = drawn_apart(house, judging, content, seed)
         judged = judged_apart(house, judging, prompt, completions)
@@ -101,9 +102,9 @@ def test_the_best_of_the_safe_candidates_is_given(house: Site, judging: Tokenize
             expected = judging.decode(completions[best].tokens)
         assert answer_to(house, client, content, seed) == expected
         choices.append(best)
-        num_left_out += sum(one["safe"] < THRESHOLD for one in judged)
-    assert len(set(choices)) > 2  # it is not always the first
-    assert 0 < num_left_out < 6 * NUM  # the filter has something to do
+        num_filtered += best != best_safe(judged, threshold=0.0)
+    assert len(set(choices) - {0, None}) > 1  # the first would not have done
+    assert num_filtered > 0  # nor the best of all
 
 
 def test_a_question_reads_less_than_two_blocks_anew(
