@@ -175,6 +175,8 @@ def test_it_learns_what_people_said_and_from_shuffled_ratings_nothing(
     assert learned["safe_auc"] > 0.9
     assert learned["grounded_auc"] > 0.9
     assert learned["num_validation_answers"] > 10
+    assert learned["num_answers"] + learned["num_validation_answers"] == 120
+    assert learned["num_left_out"] == 0
     saved = load_language_model(stage.folder)
     loaded = Tokenizer.load(stage.folder)
     assert loaded.can_rate

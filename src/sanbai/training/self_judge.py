@@ -156,7 +156,7 @@ def train_self_judge(
         demonstrations: `encode_demonstrations` of conversations; not read where `demonstration_share` is 0.
 
     Returns:
-        The last evaluation, and the answers trained and measured on.
+        The last evaluation, and how many answers were trained and measured on, and left out because they do not fit.
 
     Raises:
         DataError: no rated answer is left to train on.
@@ -209,7 +209,13 @@ def train_self_judge(
     metrics = _validate(model, tokenizer, held_out, compute)
     stage.run.record(step, **metrics)
     save_model(model, stage.folder, tokenizer)
-    return {**metrics, "num_answers": len(training), "num_validation_answers": len(held_out)}
+    num_left_out = len(answers) - len(training) - len(held_out)
+    return {
+        **metrics,
+        "num_answers": len(training),
+        "num_validation_answers": len(held_out),
+        "num_left_out": num_left_out,
+    }
 
 
 def rating_parts(
