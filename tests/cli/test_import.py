@@ -123,6 +123,7 @@ def test_the_chat_page_serves_an_imported_model_by_name(tmp_path: Path) -> None:
 )
 def test_serving_what_cannot_chat_is_refused_before_the_server_starts(kind: str, line: str, tmp_path: Path) -> None:
     from sanbai.serving.engine import check_servable
+    from sanbai.serving.recipe import ServeRecipe
 
     make_folder(tmp_path / "in", kind)
     root = tmp_path / "workspace"
@@ -130,7 +131,7 @@ def test_serving_what_cannot_chat_is_refused_before_the_server_starts(kind: str,
     workspace = Workspace(root)
     store = open_store(workspace)
     with pytest.raises(ModelError, match=line):
-        check_servable(workspace, find_model(store, kind))
+        check_servable(workspace, find_model(store, kind), ServeRecipe())
     store.close()
     refused = CliRunner().invoke(cli, ["chat", "--model", kind, "--workspace", str(root)])
     assert "wanted a language model" in str(refused.exception)

@@ -53,6 +53,8 @@ def test_every_command_has_help(name: str) -> None:
         (("train", "distill", "quickstart"), 2, "quickstart: the teacher of [distill] wants experts"),
         (("train", "group", "quickstart"), 2, "no reward model: rankings of the tiny world come from a round"),
         (("train", "expert-iteration", "quickstart"), 2, "or name models with --reward and --judge"),
+        (("train", "self-judge", "quickstart"), 2, "no round has frozen rankings yet"),
+        (("serve", "--candidates", 2, "--backend", "http://127.0.0.1:9/v1"), 2, "does not judge candidates"),
         (("train", "supervise", "quickstart", "--judge", "a"), 2, "--reward and --judge are for group"),
         (("run", "start", "elsewhere/quickstart"), 2, "elsewhere/quickstart: no such recipe"),
         (("run", "show", "nothing"), 2, "nothing: 0 runs begin so"),

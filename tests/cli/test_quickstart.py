@@ -118,6 +118,18 @@ def test_a_policy_practises_by_a_group_method_against_the_rounds_judges(
     assert "--reward and --judge go together" in refused.stderr.splitlines()[-1]
 
 
+def test_a_model_learns_to_judge_itself_from_the_rounds_ratings_and_is_wanted_for_candidates(
+    workspace: Path, record: dict[str, Any]
+) -> None:
+    done = sanbai("train", "self-judge", SMOKE, "--workspace", workspace, "--json", "--name", "judging")
+    metrics = json.loads(done.stdout.splitlines()[-1])["metrics"]
+    assert metrics["num_answers"] > metrics["num_validation_answers"] > 0
+    assert 0 <= metrics["safe_accuracy"] <= 1
+    refused = sanbai("serve", "--candidates", 2, "--port", 0, "--workspace", workspace, check=False)
+    assert refused.returncode == 1
+    assert "does not judge its answers, and serve.candidates is 2" in refused.stderr.splitlines()[-1]
+
+
 def test_the_report_is_one_page_that_loads_nothing(workspace: Path, record: dict[str, Any]) -> None:
     page = Path(record["report"]).read_text()
     assert "<svg" in page

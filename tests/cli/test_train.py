@@ -75,3 +75,9 @@ def test_answers_longer_than_the_reward_model_reads_are_refused_before_any_work(
     code, _, talk = train(folder, "group", recipe="long.toml")
     assert code == 2
     assert "group.max_new_tokens 80 exceeds reward.max_response_tokens 24" in talk.splitlines()[-1]
+
+
+def test_comparisons_that_say_nothing_of_single_answers_teach_no_judge(folder: Path) -> None:
+    code, _, talk = train(folder, "self-judge")
+    assert code == 1
+    assert "says more of an answer than its rank; rate at /label" in talk.splitlines()[-1]

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from sanbai.foundation.errors import ArtifactError, DataError, UsageError
 from sanbai.text.byte_alphabet import byte_of_character
-from sanbai.text.reserved import MARKERS, READING_MARKERS, sentinel_markers
+from sanbai.text.reserved import MARKERS, RATING_MARKERS, READING_MARKERS, sentinel_markers
 from sanbai.text.tokenizer import SMALLEST_VOCABULARY, Tokenizer, train_tokenizer
 
 ANY_TEXT = st.text(max_size=60)
@@ -257,3 +257,26 @@ def test_no_text_gives_an_extra_marker_before_and_after_the_folder(tmp_path: Pat
     names = json.loads((tmp_path / "special_tokens_map.json").read_text())
     assert names["mask_token"] == "<|mask|>"
     assert names["additional_special_tokens"][-1] == "<|sentinel_4|>"
+
+
+def test_further_markers_come_last_leave_every_text_its_ids_and_cannot_be_written(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    before = tokenizer.vocab_size
+    extended = tokenizer.with_markers(list(RATING_MARKERS.values()))
+    assert tokenizer.vocab_size == before
+    assert not tokenizer.can_rate
+    assert list(astuple(extended.rating)) == list(range(before, before + len(RATING_MARKERS)))
+    assert (extended.reserved, extended.turns) == (tokenizer.reserved, tokenizer.turns)
+    extended.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.rating == extended.rating
+    assert loaded.with_markers(list(RATING_MARKERS.values())).vocab_size == extended.vocab_size
+    for either in (extended, loaded):
+        for text in [*TEXTS, *RATING_MARKERS.values(), " ".join(RATING_MARKERS.values()), "a<|safe|><|yes|>"]:
+            ids = either.encode(text)
+            assert ids == tokenizer.encode(text)
+            assert either.reserved_ids.isdisjoint(ids)
+            assert either.decode(ids) == text
+    with pytest.raises(UsageError, match=r"has no <\|safe\|>; `sanbai train self-judge`"):
+        _ = tokenizer.rating

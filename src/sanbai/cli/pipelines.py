@@ -43,7 +43,19 @@ WORKSPACE_RECIPE = "recipe.json"
 SHOWN = ("evaluation", "win_rate", "by_kind", "reward_model", "kl", "alignment_tax", "few_shot", "worse")
 #: Sections that do not shape the models which all rounds share: a later round may have them otherwise.
 LATER = frozenset(
-    {"compute", "label", "reward", "ppo", "group", "expert_iteration", "direct", "reject", "evaluate", "gate"}
+    {
+        "compute",
+        "label",
+        "reward",
+        "ppo",
+        "group",
+        "expert_iteration",
+        "direct",
+        "reject",
+        "self_judge",
+        "evaluate",
+        "gate",
+    }
 )
 
 

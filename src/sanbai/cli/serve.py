@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 @click.option("--model", default="", help="Serve this registered model instead of the one that passed the gate.")
 @click.option("--backend", default="", help="Let another server answer: vLLM, SGLang, llama.cpp; http://HOST:PORT/v1.")
 @click.option("--backend-key-variable", default="", help="Environment variable that holds the backend's key.")
+@click.option(
+    "--candidates",
+    type=click.IntRange(1, 64),
+    default=None,
+    help="Draw so many answers in the chat; a model that judges itself chooses.",
+)
 @click.option("--cluster", default="", help="Run the engine on this Ray cluster: HOST:6379, auto or local.")
 @click.option("--replicas", type=click.IntRange(1, 10_000), default=2, show_default=True, help="Engines there.")
 @workspace_options
@@ -30,6 +36,7 @@ def command(
     model: str,
     backend: str,
     backend_key_variable: str,
+    candidates: int | None,
     cluster: str,
     replicas: int,
     workspace: Path,
@@ -42,11 +49,13 @@ def command(
     from sanbai.serving.recipe import ServeRecipe
 
     settings = read_recipe(find_recipe(recipe))[1] if recipe else ServeRecipe()
-    given = {"backend": backend, "backend_key_variable": backend_key_variable}
+    given = {"backend": backend, "backend_key_variable": backend_key_variable, "candidates": candidates}
     changes = {name: value for name, value in given.items() if value}
     settings = validate_recipe(ServeRecipe, {**settings.model_dump(), **changes}, source="--backend")
     if settings.backend and (model or cluster):
         raise UsageError("--backend: it answers alone; by serve.backend_model; leave --model and --cluster out")
+    if settings.candidates > 1 and cluster:
+        raise UsageError("--cluster: the chat's answers come from replicas, which draw one each; leave candidates out")
     listener = take_port(settings, port)
     space = open_workspace(workspace, database)
     if cluster:
@@ -102,12 +111,12 @@ def serve_workspace(
     from sanbai.feedback.registry import find_model
     from sanbai.rounds.promotion import promote
     from sanbai.serving.app import create_app
-    from sanbai.serving.engine import check_servable
+    from sanbai.serving.engine import check_servable, served_name
     from sanbai.serving.server import base_url_of, first_administrator, serve
 
     store = open_store(workspace)
-    if model:
-        check_servable(workspace, find_model(store, model))
+    if name := model or (settings.candidates > 1 and served_name(store)):
+        check_servable(workspace, find_model(store, name), settings)
     app = create_app(
         workspace,
         store,

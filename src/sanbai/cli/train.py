@@ -19,6 +19,7 @@ from sanbai.cli.options import (
 
 if TYPE_CHECKING:
     from sanbai.feedback.registry import ModelKind
+    from sanbai.feedback.store import Store
     from sanbai.foundation.artifacts import Artifact
     from sanbai.rounds.pipeline import Pipeline
     from sanbai.rounds.recipe import Recipe
@@ -35,6 +36,7 @@ KINDS: dict[str, ModelKind] = {
     "reject": "policy",
     "group": "policy",
     "expert-iteration": "policy",
+    "self-judge": "policy",
 }
 #: Ways to learn from rankings; they want a round's, or those of files.
 FROM_RANKINGS = ("direct", "reject")
@@ -107,7 +109,7 @@ def command(
         check_practice(resolved, stage, judges)
     apply_compute(resolved.compute)
     with open_job(space) as job:
-        model = make_model(Pipeline(job, resolved, open_material(resolved, data), begin), stage, judges)
+        model = make_model(Pipeline(job, resolved, open_material(resolved, data), begin), stage, store, judges)
     if name:
         register(store, name, KINDS[stage], model, parent=start)
     report(model, as_json=as_json)
@@ -120,8 +122,11 @@ def report(model: Artifact, *, as_json: bool) -> None:
         print_record({"artifact": model.name, "metrics": dict(model.metrics)})
 
 
-def make_model(pipeline: Pipeline, stage: str, judges: Judges | None) -> Artifact:
+def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | None) -> Artifact:
     """Run the stages up to one, and return its model."""
+    from sanbai.rounds.comparisons import find_comparisons
+
+    comparisons = find_comparisons(pipeline, store) if stage == "self-judge" else None
     corpus = pipeline.corpus()
     tokenizer = pipeline.tokenizer(corpus)
     shards = pipeline.shards(corpus, tokenizer)
@@ -132,9 +137,20 @@ def make_model(pipeline: Pipeline, stage: str, judges: Judges | None) -> Artifac
         return pipeline.classifier(model, pipeline.labeled())
     if stage == "distill":
         return pipeline.student(model, shards)
+    if comparisons is not None:
+        policy = policy_to_start_from(pipeline, model, shards)
+        taught = [*comparisons.rankings.training, *comparisons.rankings.judge]  # held-out labelers only measure
+        return pipeline.self_judge(policy, comparisons.snapshot, pipeline.demonstrations(), taught)
     if stage in PRACTICE:
         return practise(pipeline, stage, model, shards, judges)
     return model
+
+
+def policy_to_start_from(pipeline: Pipeline, base: Artifact, shards: Artifact) -> Artifact:
+    """Return the model to start from, or else the recipe's supervised one."""
+    if pipeline.start is not None:
+        return pipeline.start
+    return pipeline.supervised(base, shards, pipeline.demonstrations())
 
 
 def check_practice(recipe: Recipe, stage: str, judges: Judges | None) -> None:
@@ -175,9 +191,7 @@ def practise(pipeline: Pipeline, stage: str, base: Artifact, shards: Artifact, j
     from sanbai.rounds.material import FilesMaterial
     from sanbai.rounds.practice import train_judges
 
-    policy = base
-    if pipeline.start is None:
-        policy = pipeline.supervised(base, shards, pipeline.demonstrations())
+    policy = policy_to_start_from(pipeline, base, shards)
     if judges is None:
         assert isinstance(pipeline.material, FilesMaterial), "check_practice has refused the rest"
         _, *learned = train_judges(pipeline, pipeline.material, policy, pipeline.demonstrations())

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sanbai.data.attributes import rated_answers
 from sanbai.data.conversations import Conversation
 from sanbai.data.corpus import NUM_CORPUS_STEPS, build_corpus
 from sanbai.data.labeled import LabeledText, classes_of
@@ -38,7 +39,7 @@ from sanbai.evaluation.statistics import bootstrap_mean
 from sanbai.evaluation.village_choices import village_choice_tasks
 from sanbai.feedback.accounts import MODEL_PREFIX
 from sanbai.foundation.artifacts import Artifact
-from sanbai.foundation.errors import ModelError, UsageError
+from sanbai.foundation.errors import DataError, ModelError, UsageError
 from sanbai.foundation.files import canonical_json, read_jsonl
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.run import read_metrics
@@ -68,6 +69,7 @@ from sanbai.training.pretrain import pretrain
 from sanbai.training.reject import keep_best, num_reject_steps
 from sanbai.training.reward import num_reward_steps, train_reward
 from sanbai.training.reward_model import load_reward_model
+from sanbai.training.self_judge import num_self_judge_steps, train_self_judge
 from sanbai.training.supervise import SuperviseRecipe, encode_demonstrations, num_supervise_steps, supervise
 from sanbai.world.oracle import judge as judge_answer
 
@@ -551,6 +553,45 @@ class Pipeline:
             build,
             inputs={"round": str(round)},
         )
+
+    def self_judge(
+        self, start: Artifact, snapshot: Artifact, demonstrations: Artifact, rankings: Sequence[Ranking]
+    ) -> Artifact:
+        """Teach a model to judge its own answers by what people said of answers.
+
+        Args:
+            start: the model that answers.
+            snapshot: where the rankings are from.
+            demonstrations: imitated beside.
+            rankings: whose ratings may be learned from.
+
+        Raises:
+            DataError: nobody rated an answer.
+        """
+        recipe = self.recipe.self_judge
+        tokenizer = load_tokenizer(start)
+        answers = rated_answers(rankings)
+        if not answers:
+            raise DataError(f"none of {len(rankings)} rankings says more of an answer than its rank; rate at /label")
+
+        def build(stage: Stage) -> Mapping[str, Any]:
+            return train_self_judge(
+                stage,
+                recipe,
+                self.recipe.compute,
+                model=load_language_model(start.path),
+                tokenizer=tokenizer,
+                answers=answers,
+                demonstrations=encode_demonstrations(
+                    tokenizer, read_demonstrations(demonstrations), row_length=recipe.row_length
+                ),
+            )
+
+        sections = self._with_compute(self_judge=recipe)
+        parents = {"start": start, "snapshot": snapshot, "demonstrations": demonstrations}
+        num_steps = num_self_judge_steps(recipe, round(len(answers) * (1 - recipe.validation_share)))
+        inputs = {"rankings": _digest(rankings)}
+        return self._run("model", "self_judge", "training", sections, parents, num_steps, build, inputs)
 
     def report(
         self,

@@ -31,6 +31,7 @@ from sanbai.training.ppo import PpoRecipe
 from sanbai.training.pretrain import PretrainRecipe
 from sanbai.training.reject import RejectRecipe
 from sanbai.training.reward import RewardRecipe
+from sanbai.training.self_judge import SelfJudgeRecipe
 from sanbai.training.supervise import SuperviseRecipe
 from sanbai.world.recipe import WorldRecipe
 
@@ -112,6 +113,8 @@ class Recipe(RecipeSection):
     """Section `[direct]`; no part of the round."""
     reject: RejectRecipe = RejectRecipe()
     """Section `[reject]`; no part of the round."""
+    self_judge: SelfJudgeRecipe = SelfJudgeRecipe()
+    """Section `[self_judge]`; no part of the round."""
     evaluate: EvaluateRecipe = EvaluateRecipe()
     """Section `[evaluate]`."""
     gate: GateRecipe = GateRecipe()

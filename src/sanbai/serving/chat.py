@@ -215,6 +215,8 @@ class Chat:
         conversation = self._writer.read(owner, turns)
         first = self._seed(owner, parent, turns) if seed is None else seed
         drawn = self._settings.sampling.model_dump(mode="json")
+        if self._settings.candidates > 1:
+            drawn |= {"candidates": self._settings.candidates, "safe_threshold": self._settings.safe_threshold}
         plans = [Plan(conversation.model, drawn, first + number, conversation.prompt_tokens) for number in range(count)]
         begun = generations.begin_generations(self._store, parent, plans, drafts=count > 1)
         answers = [Answer(self._store, owner, generation, conversation.round) for generation in begun]

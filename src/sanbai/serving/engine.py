@@ -361,14 +361,19 @@ class Engine:
                 f"{self.num_waiting} answers are waiting already; try again shortly", retry_after_seconds=2
             )
 
-    def submit(self, orders: Sequence[Order]) -> None:
+    def submit(self, orders: Sequence[Order], *, continues: bool = False) -> None:
         """Queue orders, all or none.
+
+        Args:
+            orders: at least one answer each.
+            continues: they go on with one that has just ended, in the engine's thread: for them there is always room.
 
         Raises:
             Problem: as `check_room`.
         """
         with self._changed:
-            self.check_room(sum(len(order.request.seeds) for order in orders))
+            if not continues:
+                self.check_room(sum(len(order.request.seeds) for order in orders))
             self._new.extend(orders)
             self._open.update(dict.fromkeys(orders))
             self._changed.notify_all()
@@ -394,7 +399,7 @@ class Engine:
         """Load the model that the registry serves if it is not the one in memory. Trouble keeps the old one."""
         with self._loading:
             try:
-                name = self._chosen or _served_name(self._store)
+                name = self._chosen or served_name(self._store)
                 if name and name != self.served_name:
                     self._served = self._load(name)
                     self._left.set()
@@ -408,12 +413,14 @@ class Engine:
         artifact.verify()
         model = load_language_model(artifact.path)
         check_pageable(model.config)
+        tokenizer = load_tokenizer(artifact)
+        check_judging(registered.name, tokenizer, self._settings)
         return ServedModel(
             name=registered.name,
             round=registered.round,
             artifact=artifact.name,
             model=decoding_copy(model, self._settings.precision),
-            tokenizer=load_tokenizer(artifact),
+            tokenizer=tokenizer,
             draft=self._load_draft(model.config.vocab_size) if self._settings.speculation == "draft" else None,
         )
 
@@ -511,13 +518,13 @@ class Engine:
             self._changed.notify_all()
 
 
-def check_servable(workspace: Workspace, registered: RegisteredModel) -> None:
-    """Refuse a model that cannot serve, before a server starts.
+def check_servable(workspace: Workspace, registered: RegisteredModel, settings: ServeRecipe) -> None:
+    """Refuse a model that cannot serve as it should, before a server starts.
 
     Raises:
         UnknownNameError: its artifact is gone.
         ArtifactError: it has no tokenizer, or a damaged one.
-        ModelError: it writes no text, or not one token after the other.
+        ModelError: it writes no text, not one token after the other, or does not judge candidates that are wanted.
     """
     artifact = workspace.load(registered.artifact)
     stored = StoredModel.open(artifact.path)
@@ -529,10 +536,24 @@ def check_servable(workspace: Workspace, registered: RegisteredModel) -> None:
     if not isinstance(stored.model, LanguageModel):
         raise ModelError(f"{registered.name}: {stored.kind}; wanted a language model")
     check_pageable(stored.model.config)
-    load_tokenizer(artifact)
+    check_judging(registered.name, load_tokenizer(artifact), settings)
 
 
-def _served_name(store: Store) -> str:
+def check_judging(name: str, tokenizer: Tokenizer, settings: ServeRecipe) -> None:
+    """Refuse a model that cannot choose among its candidates.
+
+    Raises:
+        ModelError: it has no ratings, and several candidates are wanted.
+    """
+    if settings.candidates > 1 and not tokenizer.can_rate:
+        raise ModelError(
+            f"{name} does not judge its answers, and serve.candidates is {settings.candidates}; serve one of "
+            "`sanbai train self-judge`, or set it to 1"
+        )
+
+
+def served_name(store: Store) -> str:
+    """Return the name of the model that the registry serves; empty where there is none."""
     deployment = served(store)
     return deployment.model if deployment is not None else ""
 

@@ -58,6 +58,14 @@ class ServeRecipe(RecipeSection):
     """Longest message in the chat."""
     sampling: Sampling = Sampling(temperature=0.4, top_p=0.95, max_new_tokens=256)
     """How answers in the chat are drawn; for the API, what a request does not say."""
+    candidates: int = Field(default=1, ge=1, le=64)
+    """Answers that are drawn for each of the chat's, judged by the model itself; the best of the safe ones is given.
+    1: the first is, unjudged. More want a model of `sanbai train self-judge`, and answers no longer grow before one's
+    eyes."""
+    safe_threshold: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Candidates that the model thinks less likely to be safe are left out."""
+    unsafe_answer: str = Field(default="I would rather not answer that.", min_length=1, max_length=1000)
+    """Said in place of an answer where no candidate is safe."""
     shutdown_seconds: float = Field(default=6.0, gt=0.0, le=600.0)
     """After SIGTERM, answers may go on for so long; then they are kept as interrupted."""
     backend: str = Field(default="", max_length=500)
@@ -81,4 +89,6 @@ class ServeRecipe(RecipeSection):
         _ = parts.port  # raises where it is none
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("backend: wanted no user, query or fragment; a key goes into backend_key_variable")
+        if self.backend and self.candidates > 1:
+            raise ValueError("backend: another server's model does not judge candidates; leave candidates out")
         return self

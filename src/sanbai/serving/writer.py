@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sanbai.feedback.accounts import Account
 from sanbai.generation.request import NewToken, Request
+from sanbai.serving.candidates import RATING_TOKENS, Contest
 from sanbai.serving.engine import Engine, Order, Outcome, ServedModel
 from sanbai.serving.recipe import ServeRecipe
 from sanbai.text.chat_template import encode_prompt
@@ -94,9 +95,25 @@ class _OwnConversation:
         return len(self.prompt)
 
     def answer(self, wanted: Sequence[Wanted]) -> list[Stop]:
+        if self.settings.candidates > 1:
+            contests = [self._contest(one) for one in wanted]
+            self.engine.submit([contest.opening for contest in contests])
+            return [contest.stop for contest in contests]
         orders = [self._order(one) for one in wanted]
         self.engine.submit(orders)
         return [order.stop for order in orders]
+
+    def _contest(self, one: Wanted) -> Contest:
+        return Contest(
+            self.engine,
+            self.served,
+            self.settings,
+            self.prompt,
+            seed=one.seed,
+            tenant=self.tenant,
+            on_text=one.on_text,
+            on_end=one.on_end,
+        )
 
     def _order(self, one: Wanted) -> Order:
         request = Request(
@@ -125,11 +142,13 @@ class EngineWriter:
     def check_room(self, count: int) -> None:
         """See `Writer`."""
         _ = self.engine.served
-        self.engine.check_room(count)
+        self.engine.check_room(count * self.settings.candidates)
 
     def read(self, owner: Account, turns: Turns) -> Conversation:
         """See `Writer`."""
         served = self.engine.served
         room = max(served.context // 2, served.context - self.settings.sampling.max_new_tokens)
+        if self.settings.candidates > 1:
+            room = min(room, served.context - RATING_TOKENS - 2)  # an answer of one token, its end, and a rating
         prompt = encode_prompt(served.tokenizer, turns, max_tokens=room)
         return _OwnConversation(self.engine, self.settings, served, prompt, owner.id)

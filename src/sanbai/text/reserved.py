@@ -7,7 +7,8 @@ A tokenizer from elsewhere has special tokens of its own (`companions.py`): they
 `<|tool|>` opens a tool's message, and within an assistant's a call (`tool_calls.py`).
 
 Objectives that hide part of a text need more of them: a mask, what opens and separates texts to be read, sentinels in
-the place of spans. Only tokenizers that are trained for such an objective have these, as their last ids.
+the place of spans. Only tokenizers that are trained for such an objective have these, as their last ids. A model that
+also judges answers asks and rates in tokens of its own, which its tokenizer gets behind all others when it learns to.
 """
 
 from __future__ import annotations
@@ -61,6 +62,40 @@ class ReadingIds:
 
 
 assert list(READING_MARKERS) == [field.name for field in fields(ReadingIds)]
+
+#: What a model that also judges its answers is asked, and the two ratings that it may give.
+RATING_MARKERS = {
+    "sensible": "<|sensible|>",
+    "specific": "<|specific|>",
+    "interesting": "<|interesting|>",
+    "safe": "<|safe|>",
+    "grounded": "<|grounded|>",
+    "yes": "<|yes|>",
+    "no": "<|no|>",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RatingIds:
+    """The id of each reserved token of a model that also judges: the attributes asked about, then the ratings."""
+
+    sensible: int
+    """Does it make sense here?"""
+    specific: int
+    """Is it about this very question?"""
+    interesting: int
+    """Is it more than that?"""
+    safe: int
+    """Does it do no harm?"""
+    grounded: int
+    """Does it claim only what is so?"""
+    yes: int
+    """It does."""
+    no: int
+    """It does not."""
+
+
+assert list(RATING_MARKERS) == [field.name for field in fields(RatingIds)]
 
 #: A tokenizer for span corruption has this many unless told otherwise: T5's (Raffel et al. 2020, arXiv:1910.10683).
 NUM_SENTINELS = 100

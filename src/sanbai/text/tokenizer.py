@@ -41,7 +41,15 @@ from sanbai.text.companions import (
     turns_template,
 )
 from sanbai.text.foreign_template import Pieces, Template, cut
-from sanbai.text.reserved import MARKERS, READING_MARKERS, ReadingIds, ReservedIds, sentinel_markers
+from sanbai.text.reserved import (
+    MARKERS,
+    RATING_MARKERS,
+    READING_MARKERS,
+    RatingIds,
+    ReadingIds,
+    ReservedIds,
+    sentinel_markers,
+)
 from sanbai.text.spelling import Spelling
 from sanbai.text.turns import Turns
 
@@ -175,6 +183,34 @@ class Tokenizer:
         return all(marker in self._id_of_marker for marker in READING_MARKERS.values())
 
     @property
+    def rating(self) -> RatingIds:
+        """The reserved ids of models that also judge.
+
+        Raises:
+            UsageError: the tokenizer has none.
+        """
+        if not self.can_rate:
+            raise UsageError(
+                f"the tokenizer has no {RATING_MARKERS['safe']}; `sanbai train self-judge` makes a model that judges"
+            )
+        return RatingIds(**{name: self._id_of_marker[marker] for name, marker in RATING_MARKERS.items()})
+
+    @property
+    def can_rate(self) -> bool:
+        """Whether it has the reserved ids of models that also judge."""
+        return all(marker in self._id_of_marker for marker in RATING_MARKERS.values())
+
+    def with_markers(self, markers: Sequence[str]) -> Tokenizer:
+        """Return a tokenizer with further reserved tokens behind all ids; every text keeps its ids, this one its all.
+
+        Args:
+            markers: those that are there already are left as they are.
+        """
+        engine = Engine.from_str(self._engine.to_str())
+        engine.add_special_tokens([AddedToken(marker, special=True, normalized=False) for marker in markers])
+        return Tokenizer(engine, companions=self._companions)
+
+    @property
     def vocab_size(self) -> int:
         """Number of ids, reserved ones included; an embedding has this many rows, or more that no text uses."""
         return self._spelling.num_ids
@@ -245,7 +281,8 @@ class Tokenizer:
             "eos_token": MARKERS["end"],
             "pad_token": MARKERS["pad"],
             "additional_special_tokens": [MARKERS[role] for role in ("system", "user", "assistant", "tool")]
-            + list(sentinel_markers(len(self.sentinels))),
+            + list(sentinel_markers(len(self.sentinels)))
+            + [marker for marker in RATING_MARKERS.values() if marker in self._id_of_marker],
         }
         if self.has_reading:
             names |= {f"{name}_token": marker for name, marker in READING_MARKERS.items()}
