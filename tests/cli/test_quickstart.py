@@ -118,6 +118,18 @@ def test_a_policy_practises_by_a_group_method_against_the_rounds_judges(
     assert "--reward and --judge go together" in refused.stderr.splitlines()[-1]
 
 
+def test_a_policy_fits_the_rounds_rankings_and_its_lineage_leads_to_them(
+    workspace: Path, record: dict[str, Any]
+) -> None:
+    done = sanbai("train", "direct", SMOKE, "--workspace", workspace, "--json", "--name", "by-rankings")
+    made = json.loads(done.stdout.splitlines()[-1])
+    shown = json.loads((workspace / "artifacts" / made["artifact"] / "manifest.json").read_text())
+    parents = {"start": record["artifacts"]["supervised"], "snapshot": record["snapshot"]["artifact"]}
+    assert shown["parents"] == parents
+    lineage = sanbai("model", "lineage", "by-rankings", "--workspace", workspace, "--json")
+    assert json.loads(lineage.stdout.splitlines()[-1])["feedback_rows"] >= record["snapshot"]["rankings"]
+
+
 def test_the_report_is_one_page_that_loads_nothing(workspace: Path, record: dict[str, Any]) -> None:
     page = Path(record["report"]).read_text()
     assert "<svg" in page

@@ -36,11 +36,11 @@ from sanbai.training.supervise import SuperviseRecipe, encode_demonstrations, su
 
 PROMPTS = [Prompt(f"p{number}", ({"role": "user", "content": f"Who is {number}?"},), "chat") for number in range(12)]
 RECIPE = RejectRecipe(
-    num_candidates=4,
-    sampling=Sampling(max_new_tokens=5),
-    max_prompt_tokens=32,
+    num_answers=4,
+    max_new_tokens=5,
     supervise=SuperviseRecipe(num_epochs=12, row_length=48, batch_rows=4, learning_rate=3e-2, pretraining_share=0.0),
 )
+SAMPLING = Sampling(max_new_tokens=5)
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +72,8 @@ def start(
     reward: Score,
     recipe: RejectRecipe = RECIPE,
     prompts: Sequence[Prompt] = PROMPTS,
+    *,
+    max_prompt_tokens: int = 32,
 ) -> dict[str, Any]:
     return keep_best(
         stage,
@@ -82,6 +84,7 @@ def start(
         judge=first_token,
         tokenizer=tokenizer,
         prompts=prompts,
+        max_prompt_tokens=max_prompt_tokens,
     )
 
 
@@ -99,7 +102,7 @@ def test_the_best_finished_answer_to_each_prompt_is_kept_with_its_conversation(
         model,
         [encode_prompt(tokenizer, prompt.messages) for prompt in PROMPTS],
         share_of_letters,
-        RECIPE.sampling,
+        SAMPLING,
         compute,
         tokenizer,
         num_candidates=4,
@@ -147,7 +150,7 @@ def test_imitating_the_best_answers_raises_the_reward_and_imitating_any_does_not
     def blind(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
         return [chance.random() for _ in responses]
 
-    recipe = RECIPE.model_copy(update={"num_candidates": 16})
+    recipe = RECIPE.model_copy(update={"num_answers": 16})
     prompts = [Prompt(f"{n}", ({"role": "user", "content": f"Who is {n}?"},), "chat") for n in range(40)]
     sampled = open_stage("sampled")
     reward = share_of_letters if chosen == "by the reward" else blind
@@ -157,7 +160,7 @@ def test_imitating_the_best_answers_raises_the_reward_and_imitating_any_does_not
     def mean_reward(policy: LanguageModel) -> float:
         encoded = [encode_prompt(tokenizer, prompt.messages) for prompt in PROMPTS]
         drawn = draw_candidates(
-            policy, encoded, share_of_letters, recipe.sampling, compute, tokenizer,
+            policy, encoded, share_of_letters, SAMPLING, compute, tokenizer,
             num_candidates=16, batch_size=64, seed=9,
         )  # fmt: skip
         return drawn.score_PK.mean().item()
@@ -203,7 +206,7 @@ def test_the_curve_is_of_the_best_of_one_two_four_and_all(
     open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, share_of_letters: Score
 ) -> None:
     stage = open_stage()
-    recipe = RECIPE.model_copy(update={"num_candidates": 6})
+    recipe = RECIPE.model_copy(update={"num_answers": 6})
     metrics = start(stage, compute, model, tokenizer, share_of_letters, recipe)
     rows = [json.loads(line) for line in (stage.run.folder / "metrics.jsonl").read_text().splitlines()]
     by_num = metrics["reward_by_num"]
@@ -245,12 +248,8 @@ def test_the_numbers_of_a_chunk_are_those_of_its_answers(
 
 
 #: Fields that cut the same work differently, or that the pipeline reads: tests/cli/test_train.py tries them.
-ELSEWHERE = ["batch_size", "num_prompts", "supervise"]
-OTHER: dict[str, Any] = {
-    "num_candidates": 3,
-    "sampling": Sampling(max_new_tokens=5, temperature=0.5),
-    "max_prompt_tokens": 8,
-}
+ELSEWHERE = ["num_prompts", "rollout_rows", "supervise"]
+OTHER: dict[str, Any] = {"num_answers": 3, "max_new_tokens": 4, "temperature": 0.5}
 
 
 def test_trap_28_every_field_of_the_recipe_changes_the_run(
@@ -262,4 +261,20 @@ def test_trap_28_every_field_of_the_recipe_changes_the_run(
         return (stage.run.folder / "metrics.jsonl").read_text() + json.dumps(metrics)
 
     assert without_effect(RECIPE, OTHER, trace) == ELSEWHERE
-    assert trace("batches", RECIPE.model_copy(update={"batch_size": 5})) == trace("plain again", RECIPE)
+    assert trace("rows", RECIPE.model_copy(update={"rollout_rows": 5})) == trace("plain again", RECIPE)
+
+
+def test_a_long_prompt_loses_its_beginning_and_its_demonstration_does_not(
+    open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, share_of_letters: Score
+) -> None:
+    long = [
+        Prompt(one.id, ({"role": "user", "content": "before " * 9 + one.messages[0]["content"]},), "chat")
+        for one in PROMPTS
+    ]
+    outcomes = []
+    for name, limit in (("cut", 14), ("cut again", 14), ("whole", 50)):
+        stage = open_stage(name)
+        start(stage, compute, model, tokenizer, share_of_letters, prompts=long, max_prompt_tokens=limit)
+        outcomes.append([conversation.messages for conversation in kept(stage)])
+    assert outcomes[0] == outcomes[1] != outcomes[2]
+    assert all(messages[0]["content"].startswith("before before") for messages in outcomes[0])

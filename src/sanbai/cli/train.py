@@ -19,6 +19,7 @@ from sanbai.cli.options import (
 
 if TYPE_CHECKING:
     from sanbai.feedback.registry import ModelKind
+    from sanbai.feedback.store import Store
     from sanbai.foundation.artifacts import Artifact
     from sanbai.rounds.pipeline import Pipeline
     from sanbai.rounds.recipe import Recipe
@@ -36,10 +37,9 @@ KINDS: dict[str, ModelKind] = {
     "group": "policy",
     "expert-iteration": "policy",
 }
-#: Ways to learn from rankings; they want a round's, or those of files.
-FROM_RANKINGS = ("direct", "reject")
-#: Stages that practise, and their sections: they start from a policy and need a reward model and a second judge.
-PRACTICE: dict[str, Literal["group", "expert_iteration"]] = {
+#: Stages that answer prompts, and their sections: they start from a policy and need a reward model and a second judge.
+PRACTICE: dict[str, Literal["reject", "group", "expert_iteration"]] = {
+    "reject": "reject",
     "group": "group",
     "expert-iteration": "expert_iteration",
 }
@@ -71,7 +71,6 @@ def command(
     as_json: bool,
 ) -> None:
     """Run RECIPE up to STAGE. Reward models and PPO's policies are made by `sanbai round run`."""
-    from sanbai.cli.pipelines import train_from_rankings
     from sanbai.cli.recipes import find_recipe, read_recipe
     from sanbai.cli.stores import check_name, open_store, register, resolve_judges, resolve_model
     from sanbai.foundation.device import apply_compute
@@ -91,11 +90,6 @@ def command(
     if stage == "distill" and not start and (problem := distill_misfit(resolved.model)):
         raise RecipeError(f"{recipe}: {problem}")
     space = open_workspace(workspace, database)
-    if stage in FROM_RANKINGS:
-        with open_job(space) as job:
-            model = train_from_rankings(job, resolved, data, stage, start=start, name=name)
-        report(model, as_json=as_json)
-        return
     store = open_store(space)
     check_name(name)
     begin = resolve_model(store, space, start) if start else None
@@ -107,9 +101,10 @@ def command(
         check_practice(resolved, stage, judges)
     apply_compute(resolved.compute)
     with open_job(space) as job:
-        model = make_model(Pipeline(job, resolved, open_material(resolved, data), begin), stage, judges)
+        model = make_model(Pipeline(job, resolved, open_material(resolved, data), begin), stage, store, judges)
     if name:
-        register(store, name, KINDS[stage], model, parent=start)
+        snapshots = sorted(made.name for made in space.sources(model).values() if made.kind == "snapshot")
+        register(store, name, KINDS[stage], model, parent=start, snapshots=snapshots)
     report(model, as_json=as_json)
 
 
@@ -120,8 +115,11 @@ def report(model: Artifact, *, as_json: bool) -> None:
         print_record({"artifact": model.name, "metrics": dict(model.metrics)})
 
 
-def make_model(pipeline: Pipeline, stage: str, judges: Judges | None) -> Artifact:
+def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | None) -> Artifact:
     """Run the stages up to one, and return its model."""
+    from sanbai.rounds.comparisons import find_comparisons
+
+    comparisons = find_comparisons(pipeline, store) if stage == "direct" else None
     corpus = pipeline.corpus()
     tokenizer = pipeline.tokenizer(corpus)
     shards = pipeline.shards(corpus, tokenizer)
@@ -132,9 +130,19 @@ def make_model(pipeline: Pipeline, stage: str, judges: Judges | None) -> Artifac
         return pipeline.classifier(model, pipeline.labeled())
     if stage == "distill":
         return pipeline.student(model, shards)
+    if comparisons is not None:
+        policy = policy_to_start_from(pipeline, model, shards)
+        return pipeline.direct(policy, comparisons.snapshot, comparisons.rankings.training)
     if stage in PRACTICE:
         return practise(pipeline, stage, model, shards, judges)
     return model
+
+
+def policy_to_start_from(pipeline: Pipeline, base: Artifact, shards: Artifact) -> Artifact:
+    """Return the model to start from, or else the recipe's supervised one."""
+    if pipeline.start is not None:
+        return pipeline.start
+    return pipeline.supervised(base, shards, pipeline.demonstrations())
 
 
 def check_practice(recipe: Recipe, stage: str, judges: Judges | None) -> None:
@@ -175,11 +183,12 @@ def practise(pipeline: Pipeline, stage: str, base: Artifact, shards: Artifact, j
     from sanbai.rounds.material import FilesMaterial
     from sanbai.rounds.practice import train_judges
 
-    policy = base
-    if pipeline.start is None:
-        policy = pipeline.supervised(base, shards, pipeline.demonstrations())
+    policy = policy_to_start_from(pipeline, base, shards)
     if judges is None:
         assert isinstance(pipeline.material, FilesMaterial), "check_practice has refused the rest"
         _, *learned = train_judges(pipeline, pipeline.material, policy, pipeline.demonstrations())
         judges = learned[0], learned[1]
-    return pipeline.practised(PRACTICE[stage], policy, *judges, shards, round=1)
+    section = PRACTICE[stage]
+    if section == "reject":
+        return pipeline.rejected(policy, shards, pipeline.best_answers(policy, *judges))
+    return pipeline.practised(section, policy, *judges, shards, round=1)
