@@ -129,6 +129,7 @@ def make(folder: Path, recipe: str) -> Artifact:
     (folder / "other.toml").write_text(recipe)
     resolved = validate_recipe(Recipe, read_toml(folder / "other.toml"), source="other.toml")
     workspace = Workspace(folder / "workspace")
+    workspace.create()
     store = open_store(workspace)
     apply_compute(resolved.compute)
     job = Job(workspace, SilentProgress(), StopSignal())
