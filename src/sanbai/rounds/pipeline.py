@@ -351,7 +351,7 @@ class Pipeline:
             UsageError: a judge has another vocabulary than the policy.
         """
         recipe, compute = self.recipe.reject, self.recipe.compute
-        check_vocabulary(policy, reward, judge)
+        check_vocabulary(policy, {"reward model": reward, "second judge": judge})
         prompts = self.material.prompts("practise", recipe.num_prompts)
 
         def build(stage: Stage) -> Mapping[str, Any]:
@@ -436,7 +436,7 @@ class Pipeline:
         Raises:
             UsageError: a judge has another vocabulary than the policy.
         """
-        check_vocabulary(start, reward, judge)
+        check_vocabulary(start, {"reward model": reward, "second judge": judge})
 
         parents = {"start": start, "reward": reward, "judge": judge, "shards": shards}
         adapter, compute = self.recipe.adapter, self.recipe.compute
@@ -694,14 +694,18 @@ def _short_demonstrations(artifact: Artifact, tokenizer: Tokenizer, *, max_token
     return list(islice(short, NUM_CALIBRATION_DEMONSTRATIONS))
 
 
-def check_vocabulary(policy: Artifact, reward: Artifact, judge: Artifact) -> None:
+def check_vocabulary(policy: Artifact, judges: Mapping[str, Artifact]) -> None:
     """Refuse judges that would read other words than the policy has written.
+
+    Args:
+        policy: writes.
+        judges: score, by their role for the message.
 
     Raises:
         UsageError: one has another tokenizer.
     """
     words = load_tokenizer(policy)
-    for role, model in {"reward model": reward, "second judge": judge}.items():
+    for role, model in judges.items():
         others = load_tokenizer(model)
         if words.vocab_size != others.vocab_size or any(
             words.token_bytes(token) != others.token_bytes(token) for token in range(words.vocab_size)
