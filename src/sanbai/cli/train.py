@@ -120,6 +120,8 @@ def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | No
     from sanbai.rounds.comparisons import find_comparisons
 
     comparisons = find_comparisons(pipeline, store) if stage == "direct" else None
+    if comparisons is not None and pipeline.start is not None:
+        return pipeline.direct(pipeline.start, comparisons.snapshot, comparisons.rankings.training)
     corpus = pipeline.corpus()
     tokenizer = pipeline.tokenizer(corpus)
     shards = pipeline.shards(corpus, tokenizer)
@@ -131,18 +133,11 @@ def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | No
     if stage == "distill":
         return pipeline.student(model, shards)
     if comparisons is not None:
-        policy = policy_to_start_from(pipeline, model, shards)
-        return pipeline.direct(policy, comparisons.snapshot, comparisons.rankings.training)
+        supervised = pipeline.supervised(model, shards, pipeline.demonstrations())
+        return pipeline.direct(supervised, comparisons.snapshot, comparisons.rankings.training)
     if stage in PRACTICE:
         return practise(pipeline, stage, model, shards, judges)
     return model
-
-
-def policy_to_start_from(pipeline: Pipeline, base: Artifact, shards: Artifact) -> Artifact:
-    """Return the model to start from, or else the recipe's supervised one."""
-    if pipeline.start is not None:
-        return pipeline.start
-    return pipeline.supervised(base, shards, pipeline.demonstrations())
 
 
 def check_practice(recipe: Recipe, stage: str, judges: Judges | None) -> None:
@@ -183,7 +178,9 @@ def practise(pipeline: Pipeline, stage: str, base: Artifact, shards: Artifact, j
     from sanbai.rounds.material import FilesMaterial
     from sanbai.rounds.practice import train_judges
 
-    policy = policy_to_start_from(pipeline, base, shards)
+    policy = base
+    if pipeline.start is None:
+        policy = pipeline.supervised(base, shards, pipeline.demonstrations())
     if judges is None:
         assert isinstance(pipeline.material, FilesMaterial), "check_practice has refused the rest"
         _, *learned = train_judges(pipeline, pipeline.material, policy, pipeline.demonstrations())
