@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from tests.rounds.test_practice import RECIPE, write_files
 
-from sanbai.cli.stores import open_store
 from sanbai.cli.train import make_model
 from sanbai.feedback.registry import find_model
 from sanbai.feedback.store import Store
@@ -130,11 +129,10 @@ def make(folder: Path, recipe: str) -> Artifact:
     resolved = validate_recipe(Recipe, read_toml(folder / "other.toml"), source="other.toml")
     workspace = Workspace(folder / "workspace")
     workspace.create()
-    store = open_store(workspace)
     apply_compute(resolved.compute)
     job = Job(workspace, SilentProgress(), StopSignal())
     pipeline = Pipeline(job, resolved, FilesMaterial(resolved, folder))
-    return make_model(pipeline, "reject", store, None)
+    return make_model(pipeline, "reject", None)
 
 
 def test_reject_imitates_the_answers_that_the_reward_model_likes_best(folder: Path) -> None:

@@ -101,7 +101,8 @@ def command(
         check_practice(resolved, stage, judges)
     apply_compute(resolved.compute)
     with open_job(space) as job:
-        model = make_model(Pipeline(job, resolved, open_material(resolved, data), begin), stage, store, judges)
+        pipeline = Pipeline(job, resolved, open_material(resolved, data), begin)
+        model = fit_rankings(pipeline, store) if stage == "direct" else make_model(pipeline, stage, judges)
     if name:
         snapshots = sorted(made.name for made in space.sources(model).values() if made.kind == "snapshot")
         register(store, name, KINDS[stage], model, parent=start, snapshots=snapshots)
@@ -115,13 +116,17 @@ def report(model: Artifact, *, as_json: bool) -> None:
         print_record({"artifact": model.name, "metrics": dict(model.metrics)})
 
 
-def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | None) -> Artifact:
-    """Run the stages up to one, and return its model."""
+def fit_rankings(pipeline: Pipeline, store: Store) -> Artifact:
+    """Fit the model to start from, or else the recipe's supervised one, to the rankings that there are."""
     from sanbai.rounds.comparisons import find_comparisons
 
-    comparisons = find_comparisons(pipeline, store) if stage == "direct" else None
-    if comparisons is not None and pipeline.start is not None:
-        return pipeline.direct(pipeline.start, comparisons.snapshot, comparisons.rankings.training)
+    comparisons = find_comparisons(pipeline, store)  # first: where there are none, nothing need be made
+    policy = pipeline.start or make_model(pipeline, "supervise", None)
+    return pipeline.direct(policy, comparisons.snapshot, comparisons.rankings.training)
+
+
+def make_model(pipeline: Pipeline, stage: str, judges: Judges | None) -> Artifact:
+    """Run the stages up to one, and return its model."""
     corpus = pipeline.corpus()
     tokenizer = pipeline.tokenizer(corpus)
     shards = pipeline.shards(corpus, tokenizer)
@@ -132,9 +137,6 @@ def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | No
         return pipeline.classifier(model, pipeline.labeled())
     if stage == "distill":
         return pipeline.student(model, shards)
-    if comparisons is not None:
-        supervised = pipeline.supervised(model, shards, pipeline.demonstrations())
-        return pipeline.direct(supervised, comparisons.snapshot, comparisons.rankings.training)
     if stage in PRACTICE:
         return practise(pipeline, stage, model, shards, judges)
     return model
@@ -178,9 +180,7 @@ def practise(pipeline: Pipeline, stage: str, base: Artifact, shards: Artifact, j
     from sanbai.rounds.material import FilesMaterial
     from sanbai.rounds.practice import train_judges
 
-    policy = base
-    if pipeline.start is None:
-        policy = pipeline.supervised(base, shards, pipeline.demonstrations())
+    policy = pipeline.start or pipeline.supervised(base, shards, pipeline.demonstrations())
     if judges is None:
         assert isinstance(pipeline.material, FilesMaterial), "check_practice has refused the rest"
         _, *learned = train_judges(pipeline, pipeline.material, policy, pipeline.demonstrations())
