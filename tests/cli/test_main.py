@@ -63,6 +63,8 @@ def test_every_command_has_help(name: str) -> None:
         (("serve", "--backend", "http://127.0.0.1:9/v1", "--model", "base"), 2, "--backend: it answers alone"),
         (("serve", "--port", 0, "--backend", "http://127.0.0.1:9/v1", "--backend-key-variable", "NO_KEY"), 2, "NO_KEY"),
         (("generate", "hello"), 2, "served: no such model; known: none"),
+        (("train", "direct", "quickstart"), 2, "no round has frozen rankings yet; finish one with"),
+        (("train", "reject", "quickstart"), 2, "no reward model: rankings of the tiny world come from a round"),
         (("chat", "--model", "nobody"), 2, "nobody: no such model; known: none"),
         (("evaluate", "base"), 2, "no round was made here yet"),
         (("tokenizer", "encode", "hello"), 2, "served: no such model"),

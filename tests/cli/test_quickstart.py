@@ -130,6 +130,30 @@ def test_a_model_learns_to_judge_itself_from_the_rounds_ratings_and_is_wanted_fo
     assert "does not judge its answers, and serve.candidates is 2" in refused.stderr.splitlines()[-1]
 
 
+def test_a_policy_fits_the_rounds_rankings_and_its_lineage_leads_to_them(
+    workspace: Path, record: dict[str, Any]
+) -> None:
+    done = sanbai("train", "direct", SMOKE, "--workspace", workspace, "--json", "--name", "by-rankings")
+    made = json.loads(done.stdout.splitlines()[-1])
+    shown = json.loads((workspace / "artifacts" / made["artifact"] / "manifest.json").read_text())
+    parents = {"start": record["artifacts"]["supervised"], "snapshot": record["snapshot"]["artifact"]}
+    assert shown["parents"] == parents
+    lineage = sanbai("model", "lineage", "by-rankings", "--workspace", workspace, "--json")
+    assert json.loads(lineage.stdout.splitlines()[-1])["feedback_rows"] >= record["snapshot"]["rankings"]
+
+
+def test_the_best_of_several_answers_is_chosen_by_the_rounds_reward_model(
+    workspace: Path, record: dict[str, Any]
+) -> None:
+    options = ("--max-new-tokens", 8, "--workspace", workspace, "--json")
+    said = sanbai("generate", "Who is the baker?", "--model", "supervised", "--best-of", 4, *options).stdout
+    chosen = json.loads(said.splitlines()[-1])
+    assert isinstance(chosen["reward"], float)
+    refused = sanbai("generate", "Who?", "--raw", "--best-of", 4, *options, check=False)
+    assert refused.returncode == 2
+    assert "a reward model reads conversations" in refused.stderr.splitlines()[-1]
+
+
 def test_the_report_is_one_page_that_loads_nothing(workspace: Path, record: dict[str, Any]) -> None:
     page = Path(record["report"]).read_text()
     assert "<svg" in page

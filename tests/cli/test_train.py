@@ -1,4 +1,4 @@
-"""`sanbai train` on people's own files, as it is typed: what practises learns its judges from their comparisons."""
+"""`sanbai train` on people's own files, as it is typed: what learns from comparisons finds them there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,20 @@ from typing import Any
 
 import pytest
 from tests.rounds.test_practice import RECIPE, write_files
+
+from sanbai.cli.train import make_model
+from sanbai.feedback.registry import find_model
+from sanbai.feedback.store import Store
+from sanbai.foundation.artifacts import Artifact
+from sanbai.foundation.device import apply_compute
+from sanbai.foundation.progress import SilentProgress
+from sanbai.foundation.recipe import read_toml, validate_recipe
+from sanbai.foundation.stage import Job
+from sanbai.foundation.stop import StopSignal
+from sanbai.foundation.workspace import Workspace
+from sanbai.rounds.material import FilesMaterial
+from sanbai.rounds.pipeline import Pipeline
+from sanbai.rounds.recipe import Recipe
 
 PROGRAM = str(Path(sys.executable).parent / "sanbai")
 PRACTICE = """
@@ -34,6 +48,25 @@ ptx_ratio = 0.2
 ptx_row_length = 32
 ptx_coef = 1.0
 judge_iterations = 1
+
+[direct]
+num_epochs = 3
+batch_prompts = 8
+learning_rate = 1e-2
+warmup_steps = 1
+validation_share = 0.2
+max_prompt_tokens = 32
+max_response_tokens = 24
+
+[reject]
+num_prompts = 40
+num_answers = 8
+max_new_tokens = 24
+
+[reject.supervise]
+num_epochs = 1
+row_length = 48
+batch_rows = 4
 """
 
 
@@ -81,3 +114,48 @@ def test_comparisons_that_say_nothing_of_single_answers_teach_no_judge(folder: P
     code, _, talk = train(folder, "self-judge")
     assert code == 1
     assert "says more of an answer than its rank; rate at /label" in talk.splitlines()[-1]
+
+
+def test_direct_fits_the_files_preferences_and_its_lineage_names_them(folder: Path) -> None:
+    code, out, talk = train(folder, "direct", "--json", "--name", "mine")
+    assert code == 0, talk
+    made = json.loads(out.splitlines()[-1])
+    assert made["metrics"]["validation_accuracy"] == 1.0
+    assert made["metrics"]["kl"] > 0
+    parents = manifest(folder, made["artifact"])["parents"]
+    assert manifest(folder, parents["start"])["stage"] == "supervise"
+    registered = find_model(Store(Workspace(folder / "workspace").database_url), "mine")
+    assert registered.kind == "policy"
+    assert registered.snapshots == (parents["snapshot"],)
+
+
+def make(folder: Path, recipe: str) -> Artifact:
+    """Run `reject` in this process."""
+    (folder / "other.toml").write_text(recipe)
+    resolved = validate_recipe(Recipe, read_toml(folder / "other.toml"), source="other.toml")
+    workspace = Workspace(folder / "workspace")
+    workspace.create()
+    apply_compute(resolved.compute)
+    job = Job(workspace, SilentProgress(), StopSignal())
+    pipeline = Pipeline(job, resolved, FilesMaterial(resolved, folder))
+    return make_model(pipeline, "reject", None)
+
+
+def test_reject_imitates_the_answers_that_the_reward_model_likes_best(folder: Path) -> None:
+    policy = make(folder, RECIPE + PRACTICE)
+    best = manifest(folder, policy.manifest["parents"]["demonstrations"])
+    assert 0 < policy.metrics["demonstrations"] <= best["metrics"]["demonstrations"]  # those that fit a row
+    assert best["metrics"]["reward_by_num"]["8"] > best["metrics"]["reward_by_num"]["1"]
+    assert {role: manifest(folder, name)["stage"] for role, name in best["parents"].items()} == {
+        "policy": "supervise",
+        "reward": "reward",
+        "judge": "judge",
+    }
+    assert policy.manifest["parents"]["base"] == best["parents"]["policy"]
+
+    fewer = make(folder, RECIPE + PRACTICE.replace("num_prompts = 40", "num_prompts = 20"))
+    assert manifest(folder, fewer.manifest["parents"]["demonstrations"])["metrics"]["demonstrations"] <= 20
+    longer = make(folder, RECIPE + PRACTICE.replace("num_epochs = 1\nrow_length", "num_epochs = 2\nrow_length"))
+    assert longer.metrics["steps"] > policy.metrics["steps"]
+    # How they are imitated changes no answer: they are not drawn again.
+    assert longer.manifest["parents"]["demonstrations"] == policy.manifest["parents"]["demonstrations"]

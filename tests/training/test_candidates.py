@@ -13,8 +13,9 @@ from sanbai.generation import engine
 from sanbai.generation.engine import Completion, FinishReason
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel, ScalarModel
+from sanbai.text.reserved import ReservedIds
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.candidates import Candidates, draw_candidates
+from sanbai.training.candidates import Candidates, best_answer, draw_candidates
 from sanbai.training.reward_model import Calibration, RewardModel
 from sanbai.training.rollouts import Rollouts, Score
 
@@ -115,3 +116,25 @@ def test_the_best_is_the_highest_finished_answer_and_the_first_among_equals() ->
     )
     assert found.best_rows() == [1, 3, 8]
     assert found.finished().tolist()[2:] == [[False, True, True], [False] * 3]
+
+
+@pytest.mark.parametrize("ends", [range(200, 300), range(0)])
+def test_the_best_answer_to_one_prompt_is_that_of_its_candidates_and_a_cut_one_only_if_all_are(
+    model: LanguageModel,
+    compute: Compute,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: range,
+) -> None:
+    monkeypatch.setattr(ReservedIds, "ends", lambda self: frozenset(ends))
+
+    def total(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float]:
+        return [float(sum(response)) for response in responses]
+
+    common = (total, Sampling(max_new_tokens=4), compute, tokenizer)
+    drawn = draw_candidates(model, PROMPTS[:1], *common, num_candidates=9, batch_size=9, seed=3)
+    answer, score = best_answer(model, PROMPTS[0], *common, num_candidates=9, seed=3)
+    finished = [each for each in drawn.rollouts.completions if each.tokens[-1] in ends]
+    assert bool(finished) is bool(ends)
+    assert answer == max(finished or drawn.rollouts.completions, key=lambda each: sum(each.tokens))
+    assert score == sum(answer.tokens)

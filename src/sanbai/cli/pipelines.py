@@ -19,10 +19,9 @@ from sanbai.foundation.recipe import validate_recipe
 from sanbai.foundation.run import read_run
 from sanbai.foundation.stage import Job
 from sanbai.foundation.workspace import Workspace
-from sanbai.rounds.comparisons import Comparisons, find_comparisons
 from sanbai.rounds.material import FilesMaterial, WorldMaterial, open_material
 from sanbai.rounds.panel import split_panel, split_rankings
-from sanbai.rounds.pipeline import Pipeline, TaughtJudges, check_start
+from sanbai.rounds.pipeline import Pipeline, TaughtJudges
 from sanbai.rounds.recipe import Recipe, check_assistant
 from sanbai.rounds.snapshot import read_snapshot_rankings
 from sanbai.rounds.turn import (
@@ -142,58 +141,6 @@ def run_round(
     return _record(job.workspace, store, recipe, ancestry, outcome)
 
 
-def train_from_rankings(
-    job: Job, recipe: Recipe, data: Path, method: str, *, start: str = "", name: str = ""
-) -> Artifact:
-    """Train a policy from the rankings of a workspace or of files, outside the rounds.
-
-    Args:
-        job: workspace, progress, stop signal.
-        recipe: all stages; on the tiny world that of the workspace's first round, but for the later sections.
-        data: the folder that a recipe on files reads.
-        method: `direct` fits the rankings themselves; `reject` imitates the answers that a reward model likes best.
-        start: the model that learns, by name; the supervised one if none is named.
-        name: under which the policy is registered, if any.
-
-    Raises:
-        UsageError: no rankings yet, another recipe, or a model whose tokens the reward model cannot read.
-    """
-    store = open_store(job.workspace)
-    check_name(name)
-    material = open_material(recipe, data)
-    pipeline = Pipeline(job, recipe, material)
-    known = None
-    if isinstance(material, WorldMaterial):
-        _check_recipe(job.workspace, store, recipe, number=2)
-        known = find_ancestry(job.workspace, store)
-    apply_compute(recipe.compute)
-    comparisons = find_comparisons(pipeline, store)
-    begin = resolve_model(store, job.workspace, start) if start else None
-    if begin is not None:
-        check_start(begin, recipe, practises=False)
-    ancestry = known or make_ancestry(pipeline)
-    begin = begin or ancestry.supervised
-    if method == "direct":
-        policy = pipeline.direct(begin, comparisons.snapshot, comparisons.rankings.training)
-    else:
-        policy = _imitate_best(pipeline, ancestry, comparisons, begin)
-    if name:
-        parent = start or "supervised"
-        register(store, name, "policy", policy, parent=parent, snapshots=[comparisons.snapshot.name])
-    return policy
-
-
-def _imitate_best(pipeline: Pipeline, ancestry: Ancestry, comparisons: Comparisons, begin: Artifact) -> Artifact:
-    """Make the reward model and the second judge, or find them; let a model imitate its best answers."""
-    vocabularies = {each.manifest["files"]["tokenizer.json"]["sha256"] for each in (begin, ancestry.supervised)}
-    if len(vocabularies) > 1:
-        raise UsageError(f"{begin.name}: its tokenizer is not the reward model's; start from a model of this workspace")
-    common = (ancestry.supervised, comparisons.snapshot, ancestry.demonstrations)
-    reward = pipeline.reward("reward", *common, comparisons.rankings.training)
-    judge = pipeline.reward("judge", *common, comparisons.rankings.judge)
-    return pipeline.rejected(begin, ancestry.shards, pipeline.best_answers(begin, reward, judge))
-
-
 def workspace_recipe(workspace: Workspace) -> Recipe:
     """Return the recipe of the workspace's first round.
 
@@ -286,13 +233,7 @@ def _seconds(workspace: Workspace, store: Store, outcome: Outcome) -> dict[str, 
     """Return the time of every stage that the outcome came from, each once; round two does not count round one's."""
     noted = find_round(store, outcome.round).artifacts
     sampled = [workspace.load(noted[role][-1]) for role in ("tasks", "open_tasks") if role in noted]
-    found: dict[str, Artifact] = {}
-    waiting = [outcome.report]
-    while waiting:
-        artifact = waiting.pop()
-        if artifact.name not in found:
-            found[artifact.name] = artifact
-            waiting.extend(workspace.load(str(name)) for name in artifact.manifest["parents"].values())
+    found = workspace.sources(outcome.report)
     own = list(found.values())
     if outcome.round > 1:
         parents = outcome.policy.manifest["parents"]

@@ -72,6 +72,23 @@ def resolve_judges(
     return resolve_model(store, workspace, reward), resolve_model(store, workspace, judge)
 
 
+def resolve_reward(store: Store, workspace: Workspace, name: str) -> Artifact:
+    """Return a reward model by name, or the newest round's if none is named.
+
+    Raises:
+        UnknownNameError: nothing is called so, or no round has made one.
+        ArtifactError: a file of it is damaged.
+    """
+    from sanbai.foundation.errors import UnknownNameError
+
+    if name:
+        return resolve_model(store, workspace, name)
+    judges = resolve_judges(store, workspace, "", "", newest=True)
+    if judges is None:
+        raise UnknownNameError("no reward model yet; name one with --reward, or finish a round with `sanbai round run`")
+    return judges[0]
+
+
 def check_name(name: str) -> None:
     """Refuse, before any work, what cannot be a model's name; no name at all is allowed.
 

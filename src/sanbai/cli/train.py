@@ -38,10 +38,11 @@ KINDS: dict[str, ModelKind] = {
     "expert-iteration": "policy",
     "self-judge": "policy",
 }
-#: Ways to learn from rankings; they want a round's, or those of files.
-FROM_RANKINGS = ("direct", "reject")
-#: Stages that practise, and their sections: they start from a policy and need a reward model and a second judge.
-PRACTICE: dict[str, Literal["group", "expert_iteration"]] = {
+#: Stages that learn from a round's rankings, or from those of files.
+FROM_RANKINGS = ("direct", "self-judge")
+#: Stages that answer prompts, and their sections: they start from a policy and need a reward model and a second judge.
+PRACTICE: dict[str, Literal["reject", "group", "expert_iteration"]] = {
+    "reject": "reject",
     "group": "group",
     "expert-iteration": "expert_iteration",
 }
@@ -73,7 +74,6 @@ def command(
     as_json: bool,
 ) -> None:
     """Run RECIPE up to STAGE. Reward models and PPO's policies are made by `sanbai round run`."""
-    from sanbai.cli.pipelines import train_from_rankings
     from sanbai.cli.recipes import find_recipe, read_recipe
     from sanbai.cli.stores import check_name, open_store, register, resolve_judges, resolve_model
     from sanbai.foundation.device import apply_compute
@@ -93,11 +93,6 @@ def command(
     if stage == "distill" and not start and (problem := distill_misfit(resolved.model)):
         raise RecipeError(f"{recipe}: {problem}")
     space = open_workspace(workspace, database)
-    if stage in FROM_RANKINGS:
-        with open_job(space) as job:
-            model = train_from_rankings(job, resolved, data, stage, start=start, name=name)
-        report(model, as_json=as_json)
-        return
     store = open_store(space)
     check_name(name)
     begin = resolve_model(store, space, start) if start else None
@@ -111,7 +106,8 @@ def command(
     with open_job(space) as job:
         model = make_model(Pipeline(job, resolved, open_material(resolved, data), begin), stage, store, judges)
     if name:
-        register(store, name, KINDS[stage], model, parent=start)
+        snapshots = sorted(made.name for made in space.sources(model).values() if made.kind == "snapshot")
+        register(store, name, KINDS[stage], model, parent=start, snapshots=snapshots)
     report(model, as_json=as_json)
 
 
@@ -126,7 +122,10 @@ def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | No
     """Run the stages up to one, and return its model."""
     from sanbai.rounds.comparisons import find_comparisons
 
-    comparisons = find_comparisons(pipeline, store) if stage == "self-judge" else None
+    # First: where there are none, nothing need be made.
+    comparisons = find_comparisons(pipeline, store) if stage in FROM_RANKINGS else None
+    if comparisons is not None and stage == "direct" and pipeline.start is not None:
+        return pipeline.direct(pipeline.start, comparisons.snapshot, comparisons.rankings.training)
     corpus = pipeline.corpus()
     tokenizer = pipeline.tokenizer(corpus)
     shards = pipeline.shards(corpus, tokenizer)
@@ -139,6 +138,8 @@ def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | No
         return pipeline.student(model, shards)
     if comparisons is not None:
         policy = policy_to_start_from(pipeline, model, shards)
+        if stage == "direct":
+            return pipeline.direct(policy, comparisons.snapshot, comparisons.rankings.training)
         taught = [*comparisons.rankings.training, *comparisons.rankings.judge]  # held-out labelers only measure
         return pipeline.self_judge(policy, comparisons.snapshot, pipeline.demonstrations(), taught)
     if stage in PRACTICE:
@@ -196,4 +197,7 @@ def practise(pipeline: Pipeline, stage: str, base: Artifact, shards: Artifact, j
         assert isinstance(pipeline.material, FilesMaterial), "check_practice has refused the rest"
         _, *learned = train_judges(pipeline, pipeline.material, policy, pipeline.demonstrations())
         judges = learned[0], learned[1]
-    return pipeline.practised(PRACTICE[stage], policy, *judges, shards, round=1)
+    section = PRACTICE[stage]
+    if section == "reject":
+        return pipeline.rejected(policy, shards, pipeline.best_answers(policy, *judges))
+    return pipeline.practised(section, policy, *judges, shards, round=1)

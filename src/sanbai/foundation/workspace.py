@@ -69,6 +69,18 @@ class Workspace:
             )
         return load_artifact(self.artifacts / (name if name in names else names[0]))
 
+    def sources(self, artifact: Artifact) -> dict[str, Artifact]:
+        """Return an artifact and all that it was made from, by name; what has been deleted since is left out."""
+        found: dict[str, Artifact] = {}
+        waiting = [artifact]
+        while waiting:
+            made = waiting.pop()
+            if made.name not in found:
+                found[made.name] = made
+                parents = (self.artifacts / str(name) for name in made.manifest["parents"].values())
+                waiting += [load_artifact(path) for path in parents if path.exists()]
+        return found
+
     def list(self, kind: str = "") -> list[Artifact]:
         """Return the finished artifacts, oldest first; only those of `kind` where one is named."""
         found = [load_artifact(path.parent) for path in self.artifacts.glob(f"[!.]*/{MANIFEST}")]

@@ -111,9 +111,8 @@ def rejection(assistants: Assistants) -> Artifact:
     pipeline = assistants.pipeline(
         reject={
             "num_prompts": max(1, recipe.ppo.num_iterations * recipe.ppo.batch_prompts // NUM_ANSWERS),
-            "num_candidates": NUM_ANSWERS,
-            "sampling": recipe.reject.sampling.model_copy(update={"max_new_tokens": recipe.ppo.max_new_tokens}),
-            "max_prompt_tokens": recipe.reward.max_prompt_tokens,
+            "num_answers": NUM_ANSWERS,
+            "max_new_tokens": recipe.ppo.max_new_tokens,
             "supervise": recipe.supervise.model_copy(update={"num_epochs": 1.0}),
         }
     )

@@ -27,11 +27,13 @@ def find_comparisons(pipeline: Pipeline, store: Store) -> Comparisons:
     """Freeze the preferences of a recipe on files, or find what was frozen for the workspace's newest round.
 
     Raises:
-        UsageError: no round has frozen any yet.
+        UsageError: no round has frozen any yet, or the files have none.
         DataError: the files leave a use without a preference, or a use of the snapshot's rankings has none.
     """
     material, job, recipe = pipeline.material, pipeline.job, pipeline.recipe
     if isinstance(material, FilesMaterial):
+        if not recipe.files.preferences:
+            raise UsageError("files.preferences names none, and there is nothing else to learn from")
         snapshot = freeze_preferences(job, material.preferences, seed=recipe.seed)
         return Comparisons(snapshot, read_preferences_by_use(snapshot))
     assert isinstance(material, WorldMaterial), "there are two kinds"

@@ -425,20 +425,27 @@ class Pipeline:
         return self._run("model", "direct", "training", sections, parents, num_steps, build, inputs)
 
     def best_answers(self, policy: Artifact, reward: Artifact, judge: Artifact) -> Artifact:
-        """Answer prompts several times and keep what the reward model likes best, as demonstrations."""
+        """Answer prompts several times and keep what the reward model likes best, as demonstrations.
+
+        Raises:
+            UsageError: a judge has another vocabulary than the policy.
+        """
         recipe, compute = self.recipe.reject, self.recipe.compute
+        check_vocabulary(policy, {"reward model": reward, "second judge": judge})
         prompts = self.material.prompts("practise", recipe.num_prompts)
 
         def build(stage: Stage) -> Mapping[str, Any]:
+            model = load_language_model(policy.path)
             return keep_best(
                 stage,
                 recipe,
                 compute,
-                policy=load_language_model(policy.path),
+                policy=model,
                 reward=load_reward_model(reward.path, compute),
                 judge=load_reward_model(judge.path, compute),
                 tokenizer=load_tokenizer(policy),
                 prompts=prompts,
+                max_prompt_tokens=self._prompt_room(model, recipe.max_new_tokens),
             )
 
         # How they are imitated afterwards changes no answer.
@@ -446,7 +453,8 @@ class Pipeline:
         sections = {**self._source_sections("compute"), "reject": drawn_by}
         parents = {"policy": policy, "reward": reward, "judge": judge}
         num_steps = num_reject_steps(recipe, len(prompts))
-        return self._run("demonstrations", "best answers", "training", sections, parents, num_steps, build)
+        inputs = {"max_prompt_tokens": str(self.recipe.reward.max_prompt_tokens)}
+        return self._run("demonstrations", "best answers", "training", sections, parents, num_steps, build, inputs)
 
     def rejected(self, policy: Artifact, shards: Artifact, best: Artifact) -> Artifact:
         """Let a model imitate the best of its own answers: one step of expert iteration."""
@@ -508,11 +516,7 @@ class Pipeline:
         Raises:
             UsageError: a judge has another vocabulary than the policy.
         """
-        for role, model in {"reward model": reward, "second judge": judge}.items():
-            if not _share_vocabulary(model, start):
-                raise UsageError(
-                    f"{role} {model.name} has another tokenizer than {start.name}; choose one trained from the same"
-                )
+        check_vocabulary(start, {"reward model": reward, "second judge": judge})
 
         parents = {"start": start, "reward": reward, "judge": judge, "shards": shards}
         adapter, compute = self.recipe.adapter, self.recipe.compute
@@ -522,9 +526,7 @@ class Pipeline:
         def build(stage: Stage) -> Mapping[str, Any]:
             adapted, tokenizer = "base" in parents, load_tokenizer(start)
             players = load_adapted_players(stage, adapter, compute) if adapted else load_players(stage, compute)
-            context = players.policy.config.max_positions
-            # The reward model has read no longer prompts.
-            room = min(context - recipe.max_new_tokens, self.recipe.reward.max_prompt_tokens)
+            room = self._prompt_room(players.policy, recipe.max_new_tokens)
 
             def encoded(purpose: Purpose, num: int) -> list[list[int]]:
                 prompts = self.material.prompts(purpose, num, round=round)
@@ -754,6 +756,10 @@ class Pipeline:
         runs = self.job.workspace.runs
         return {str(made.manifest["stage"]): read_metrics(runs / made.name) for made in models.values()}
 
+    def _prompt_room(self, policy: LanguageModel, max_new_tokens: int) -> int:
+        """Return how long a prompt may be beside its answer; the reward model has read no longer ones."""
+        return min(policy.config.max_positions - max_new_tokens, self.recipe.reward.max_prompt_tokens)
+
     def _with_compute(self, **sections: RecipeSection) -> dict[str, RecipeSection]:
         return {**sections, "compute": self.recipe.compute}
 
@@ -846,11 +852,25 @@ def _short_demonstrations(artifact: Artifact, tokenizer: Tokenizer, *, max_token
     return list(islice(short, NUM_CALIBRATION_DEMONSTRATIONS))
 
 
-def _share_vocabulary(first: Artifact, second: Artifact) -> bool:
-    words, others = load_tokenizer(first), load_tokenizer(second)
-    return words.vocab_size == others.vocab_size and all(
-        words.token_bytes(token) == others.token_bytes(token) for token in range(words.vocab_size)
-    )
+def check_vocabulary(policy: Artifact, judges: Mapping[str, Artifact]) -> None:
+    """Refuse judges that would read other words than the policy has written.
+
+    Args:
+        policy: writes.
+        judges: score, by their role for the message.
+
+    Raises:
+        UsageError: one has another tokenizer.
+    """
+    words = load_tokenizer(policy)
+    for role, model in judges.items():
+        others = load_tokenizer(model)
+        if words.vocab_size != others.vocab_size or any(
+            words.token_bytes(token) != others.token_bytes(token) for token in range(words.vocab_size)
+        ):
+            raise UsageError(
+                f"{role} {model.name} has another tokenizer than {policy.name}; choose one trained from the same"
+            )
 
 
 def _num_training_prompts(rankings: Sequence[Ranking], validation_share: float) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import derive_seed
-from sanbai.generation.engine import decoding_precision, generate
+from sanbai.generation.engine import Completion, decoding_precision, generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
 from sanbai.text.tokenizer import Tokenizer
@@ -87,6 +87,37 @@ def draw_candidates(
     rollouts = Rollouts(repeated, completions)
     score_N = score_different(score, rollouts)
     return Candidates(rollouts, score_N.view(len(prompts), num_candidates))
+
+
+def best_answer(
+    policy: LanguageModel,
+    prompt: Sequence[int],
+    score: Score,
+    sampling: Sampling,
+    compute: Compute,
+    tokenizer: Tokenizer,
+    *,
+    num_candidates: int,
+    seed: int,
+) -> tuple[Completion, float]:
+    """Return the best of several answers to one prompt, and its score; a cut one only where no other was drawn.
+
+    Arguments as `draw_candidates` has them.
+    """
+    drawn = draw_candidates(
+        policy,
+        [prompt],
+        score,
+        sampling,
+        compute,
+        tokenizer,
+        num_candidates=num_candidates,
+        batch_size=num_candidates,
+        seed=seed,
+    )
+    score_K = drawn.score_PK[0].tolist()
+    (best,) = drawn.best_rows() or [score_K.index(max(score_K))]
+    return drawn.rollouts.completions[best], score_K[best]
 
 
 def score_different(score: Score, rollouts: Rollouts) -> Tensor:

@@ -45,14 +45,14 @@ class RejectRecipe(RecipeSection):
 
     num_prompts: int = Field(default=31_144, ge=1)
     """Prompts that are answered; InstructGPT practised on as many."""
-    num_candidates: int = Field(default=16, ge=2, le=1024)
-    """Answers to each, of which one is kept. The KL to the policy that drew them is at most log n - (n - 1)/n nats."""
-    sampling: Sampling = Sampling(max_new_tokens=1024)
-    """Section `[reject.sampling]`: how they are drawn."""
-    batch_size: int = Field(default=64, ge=1)
-    """Answers drawn at a time by a thread. Changes memory and speed, and nothing else but rounding."""
-    max_prompt_tokens: int = Field(default=1024, ge=8)
-    """Longer prompts lose their beginning before they are answered; what is imitated is the whole conversation."""
+    num_answers: int = Field(default=16, ge=2, le=1024)
+    """n: answers to each, of which one is kept. Their KL to the policy is at most log n - (n - 1)/n nats."""
+    max_new_tokens: int = Field(default=1024, ge=1)
+    """Longest answer; one that is cut off here is never kept."""
+    temperature: float = Field(default=1.0, gt=0.0, le=10.0)
+    """Of the answers."""
+    rollout_rows: int = Field(default=64, ge=1)
+    """Answers drawn at once by a thread. Changes memory and speed, and nothing else but rounding."""
     supervise: SuperviseRecipe = SuperviseRecipe(num_epochs=1.0)
     """Section `[reject.supervise]`: how the answers that were kept are imitated."""
 
@@ -72,6 +72,7 @@ def keep_best(
     judge: Score,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
+    max_prompt_tokens: int,
 ) -> dict[str, Any]:
     """Answer every prompt several times and write the best answers as demonstrations.
 
@@ -86,6 +87,8 @@ def keep_best(
         judge: a second one, trained on other labelers; only measures.
         tokenizer: the policy's, and the reward models'.
         prompts: to be answered.
+        max_prompt_tokens: longer ones lose their beginning before they are answered; what is written is the whole
+            conversation.
 
     Returns:
         Demonstrations kept and the share of prompts with one; for n = 1, 2, 4, ... the mean reward of the best of n by
@@ -96,7 +99,8 @@ def keep_best(
         Interrupted: asked to stop; the answers so far are saved.
     """
     policy = policy.to(compute.device)
-    encoded = [encode_prompt(tokenizer, prompt.messages, max_tokens=recipe.max_prompt_tokens) for prompt in prompts]
+    encoded = [encode_prompt(tokenizer, prompt.messages, max_tokens=max_prompt_tokens) for prompt in prompts]
+    sampling = Sampling(temperature=recipe.temperature, max_new_tokens=recipe.max_new_tokens)
     kept = _Kept()
     step = 0
     if (saved := stage.run.load()) is not None:
@@ -109,11 +113,11 @@ def keep_best(
             policy,
             [encoded[place] for place in places],
             reward,
-            recipe.sampling,
+            sampling,
             compute,
             tokenizer,
-            num_candidates=recipe.num_candidates,
-            batch_size=recipe.batch_size,
+            num_candidates=recipe.num_answers,
+            batch_size=recipe.rollout_rows,
             seed=derive_seed(stage.seed, "reject", step),
         )
         judged_PK = score_different(judge, candidates.rollouts).view(candidates.score_PK.shape)
@@ -125,8 +129,8 @@ def keep_best(
 
     if not kept.answers:
         raise DataError(
-            f"none of {len(prompts) * recipe.num_candidates} answers ended before {recipe.sampling.max_new_tokens} "
-            "tokens; raise reject.sampling.max_new_tokens"
+            f"none of {len(prompts) * recipe.num_answers} answers ended before {recipe.max_new_tokens} tokens; "
+            "raise reject.max_new_tokens"
         )
     write_records(
         stage.folder / "demonstrations.jsonl.gz",
@@ -218,7 +222,7 @@ class _Kept:
 
 
 def _chunk_prompts(recipe: RejectRecipe) -> int:
-    return max(1, CHUNK_ANSWERS // recipe.num_candidates)
+    return max(1, CHUNK_ANSWERS // recipe.num_answers)
 
 
 def _demonstration(prompt: Prompt, answer: str) -> Conversation:
