@@ -120,12 +120,8 @@ def report(model: Artifact, *, as_json: bool) -> None:
 
 def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | None) -> Artifact:
     """Run the stages up to one, and return its model."""
-    from sanbai.rounds.comparisons import find_comparisons
-
-    # First: where there are none, nothing need be made.
-    comparisons = find_comparisons(pipeline, store) if stage in FROM_RANKINGS else None
-    if comparisons is not None and stage == "direct" and pipeline.start is not None:
-        return pipeline.direct(pipeline.start, comparisons.snapshot, comparisons.rankings.training)
+    if stage in FROM_RANKINGS:
+        return learn_from_rankings(pipeline, stage, store)
     corpus = pipeline.corpus()
     tokenizer = pipeline.tokenizer(corpus)
     shards = pipeline.shards(corpus, tokenizer)
@@ -136,22 +132,22 @@ def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | No
         return pipeline.classifier(model, pipeline.labeled())
     if stage == "distill":
         return pipeline.student(model, shards)
-    if comparisons is not None:
-        policy = policy_to_start_from(pipeline, model, shards)
-        if stage == "direct":
-            return pipeline.direct(policy, comparisons.snapshot, comparisons.rankings.training)
-        taught = [*comparisons.rankings.training, *comparisons.rankings.judge]  # held-out labelers only measure
-        return pipeline.self_judge(policy, comparisons.snapshot, pipeline.demonstrations(), taught)
     if stage in PRACTICE:
         return practise(pipeline, stage, model, shards, judges)
     return model
 
 
-def policy_to_start_from(pipeline: Pipeline, base: Artifact, shards: Artifact) -> Artifact:
-    """Return the model to start from, or else the recipe's supervised one."""
-    if pipeline.start is not None:
-        return pipeline.start
-    return pipeline.supervised(base, shards, pipeline.demonstrations())
+def learn_from_rankings(pipeline: Pipeline, stage: str, store: Store) -> Artifact:
+    """Run a stage that fits rankings or ratings, from the model to start from or else the recipe's supervised one."""
+    from sanbai.rounds.comparisons import find_comparisons
+
+    comparisons = find_comparisons(pipeline, store)  # first: where there are none, nothing need be made
+    rankings = comparisons.rankings
+    policy = pipeline.start or make_model(pipeline, "supervise", store, None)
+    if stage == "direct":
+        return pipeline.direct(policy, comparisons.snapshot, rankings.training)
+    taught = [*rankings.training, *rankings.judge]  # held-out labelers only measure
+    return pipeline.self_judge(policy, comparisons.snapshot, pipeline.demonstrations(), taught)
 
 
 def check_practice(recipe: Recipe, stage: str, judges: Judges | None) -> None:
@@ -192,7 +188,7 @@ def practise(pipeline: Pipeline, stage: str, base: Artifact, shards: Artifact, j
     from sanbai.rounds.material import FilesMaterial
     from sanbai.rounds.practice import train_judges
 
-    policy = policy_to_start_from(pipeline, base, shards)
+    policy = pipeline.start or pipeline.supervised(base, shards, pipeline.demonstrations())
     if judges is None:
         assert isinstance(pipeline.material, FilesMaterial), "check_practice has refused the rest"
         _, *learned = train_judges(pipeline, pipeline.material, policy, pipeline.demonstrations())
