@@ -138,7 +138,7 @@ def make(folder: Path, recipe: str) -> Artifact:
     apply_compute(resolved.compute)
     job = Job(workspace, SilentProgress(), StopSignal())
     pipeline = Pipeline(job, resolved, FilesMaterial(resolved, folder))
-    return make_model(pipeline, "reject", None)
+    return make_model(pipeline, "reject", Store(workspace.database_url), None)
 
 
 def test_reject_imitates_the_answers_that_the_reward_model_likes_best(folder: Path) -> None:

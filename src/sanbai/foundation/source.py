@@ -17,10 +17,10 @@ FLOORS = (
     "generation",
     "training",
     "evaluation",
-    "lab",
     "agents",
     "feedback",
     "rounds",
+    "lab",
     "serving",
     "cli",
 )
