@@ -33,8 +33,9 @@ check-long: setup browser ## everything `make test` runs, and the long tests
 	$(BIN)/python -m pytest -m "not browser" --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest -m browser
 
-reference: setup ## write docs/reference from the recipe's section classes
+reference: setup ## write docs/reference from the recipe's section classes, and the lines of links to code
 	$(BIN)/python docs/reference/generate.py
+	$(BIN)/python docs/reference/lines.py
 
 parity: setup ## compare every family with transformers and write docs/parity.md
 	$(BIN)/python -m tests.model.parity_table docs/parity.md

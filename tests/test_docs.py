@@ -1,6 +1,7 @@
 """Links between the pages of the documentation lead somewhere."""
 
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def broken_links(path: Path, *, root: Path = ROOT) -> list[str]:
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_inside_the_repository_resolves(path: Path) -> None:
     assert broken_links(path) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_line_of_code_leads_to_where_its_name_is_defined(path: Path) -> None:
+    with_lines = runpy.run_path(str(ROOT / "docs/reference/lines.py"))["with_lines"]
+    assert path.read_text("utf-8") == with_lines(path), "code has moved: run `make reference`"
 
 
 def test_a_broken_link_is_found(tmp_path: Path) -> None:

@@ -25,6 +25,22 @@ def test_a_request_to_stop_saves_and_leaves_and_the_next_start_continues_there(o
     assert cursor_in({}, "rows").epoch == 0
 
 
+def test_long_work_that_is_stopped_leaves_everything_saved_as_it_was_before(open_stage: Open) -> None:
+    stage, layer = open_stage(), nn.Linear(2, 2)
+    checkpoints = Checkpoints(stage.run, 100, model=Weights(layer))
+    with checkpoints.saving_if_stopped(6, {}):
+        stage.run.raise_if_stopping()  # nobody asked
+    assert stage.run.load() is None
+    stage.job.stop.request()
+    with pytest.raises(Interrupted), checkpoints.saving_if_stopped(7, {"rows": {"epoch": 2, "row": 1}}):
+        stage.run.raise_if_stopping()
+    fresh = nn.Linear(2, 2)
+    step, state = Checkpoints(open_stage().run, 100, model=Weights(fresh)).resume()
+    assert step == 7
+    assert cursor_in(state, "rows").epoch == 2
+    assert torch.equal(fresh.weight, layer.weight)
+
+
 def test_weights_of_another_shape_are_refused_with_the_name() -> None:
     with pytest.raises(CheckpointError, match="weight is"):
         Weights(nn.Linear(2, 2)).load(Weights(nn.Linear(3, 2)).tensors())

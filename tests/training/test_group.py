@@ -273,9 +273,7 @@ def test_trap_09_the_kl_is_in_the_reward_or_in_the_loss_and_never_in_both(
     def loss(kl_coef: float) -> float:
         """Of the same comparison, which was made at the first price."""
         priced = recipe.model_copy(update={"kl_coef": kl_coef})
-        parts = group._policy_parts(
-            model, comparison, [list(range(6))], priced, compute, torch.zeros(6, 6, dtype=torch.float64)
-        )
+        parts = group._policy_parts(model, comparison, [list(range(6))], priced, compute, torch.zeros(6, 6))
         return differentiate({"policy": parts})["policy"].loss
 
     difference = loss(0.3) - loss(0.0)

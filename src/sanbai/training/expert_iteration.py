@@ -106,8 +106,10 @@ def iterate_experts(
     )
     sampling = Sampling(temperature=recipe.temperature, max_new_tokens=recipe.max_new_tokens)
 
-    if step == 0:
-        watch.consult(step)
+    def place() -> dict[str, Any]:
+        return {"documents": documents.cursor.to_state()}
+
+    watch.consult_if_due(step, checkpoints, place())
     while watch.goes_on(step):
         drawn = draw_candidates(
             watch.learner.policy,
@@ -129,9 +131,8 @@ def iterate_experts(
         learned = _imitate(watch.learner, chosen, plans, documents, recipe, compute, step)
         step += 1
         watch.record(step, **describe(drawn, rows), **learned)
-        if watch.is_due(step):
-            watch.consult(step)
-        checkpoints.after_step(step, {"documents": documents.cursor.to_state()})
+        watch.consult_if_due(step, checkpoints, place())
+        checkpoints.after_step(step, place())
 
     return watch.finish(step)
 

@@ -141,8 +141,10 @@ def train_group(
     )
     sampling = Sampling(temperature=recipe.temperature, max_new_tokens=recipe.max_new_tokens)
 
-    if step == 0:
-        watch.consult(step)
+    def place() -> dict[str, Any]:
+        return {"documents": documents.cursor.to_state()}
+
+    watch.consult_if_due(step, checkpoints, place())
     while watch.goes_on(step):
         drawn = draw_candidates(
             learner.policy,
@@ -177,9 +179,8 @@ def train_group(
         learned = _update(learner, comparison, plans, documents, recipe, compute, step)
         step += 1
         watch.record(step, **describe(comparison, drawn), **learned)
-        if watch.is_due(step):
-            watch.consult(step)
-        checkpoints.after_step(step, {"documents": documents.cursor.to_state()})
+        watch.consult_if_due(step, checkpoints, place())
+        checkpoints.after_step(step, place())
 
     return watch.finish(step)
 

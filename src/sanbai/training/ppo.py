@@ -16,7 +16,6 @@ iteration, even within an update, and goes on there (`buffer.py`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
@@ -154,8 +153,8 @@ def train_ppo(
         seed=derive_seed(stage.seed, "ppo", "documents"),
     )
 
-    def unsaved() -> AbstractContextManager[None]:
-        return checkpoints.saving_if_stopped(step, {"documents": documents.cursor.to_state()})
+    def place() -> dict[str, Any]:
+        return {"documents": documents.cursor.to_state()}
 
     def plan(rollouts: Rollouts) -> list[list[list[list[int]]]]:
         seed = derive_seed(stage.seed, "ppo", "minibatches")
@@ -178,14 +177,9 @@ def train_ppo(
         )
         return Gathered(rollouts, readings, torch.tensor(reward(rollouts.prompts, rollouts.responses)))
 
-    def consult_if_due() -> None:
-        if watch.is_due(step):
-            with unsaved():
-                watch.consult(step)
-
-    consult_if_due()
+    watch.consult_if_due(step, checkpoints, place())
     while watch.goes_on(step):
-        with unsaved():
+        with checkpoints.saving_if_stopped(step, place()):
             gathered = buffer.gathered or buffer.fill(gather())
         experience = weigh(gathered, recipe, kl_coef=price.coef)
         rates = [
@@ -193,7 +187,7 @@ def train_ppo(
             for peak in (recipe.learning_rate, recipe.value_learning_rate)
         ]
         for minibatch in buffer.left_of(chain.from_iterable(plan(gathered.rollouts))):
-            with unsaved():
+            with checkpoints.saving_if_stopped(step, place()):
                 done = differentiate(
                     {
                         **_practice_parts(learner.policy, critic.value, experience, minibatch, recipe, compute, buffer),
@@ -209,8 +203,8 @@ def train_ppo(
         watch.record(step, **numbers, rate=rates[0], kl_coef=price.coef)
         price.see(numbers["kl"], num_episodes=len(gathered.score_N))
         buffer.clear()
-        consult_if_due()
-        checkpoints.after_step(step, {"documents": documents.cursor.to_state()})
+        watch.consult_if_due(step, checkpoints, place())
+        checkpoints.after_step(step, place())
 
     return watch.finish(step)
 

@@ -6,7 +6,7 @@ scores (`ppo.py`, ...), and in nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from sanbai.objectives.masked import masked_mean, masked_sum
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.alarms import Alarm, Alarms, AlarmsRecipe
 from sanbai.training.brake import Brake, Verdict
-from sanbai.training.checkpoint import Saved, Weights
+from sanbai.training.checkpoint import Checkpoints, Saved, Weights
 from sanbai.training.gradients import LossPart
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import OptimizerRecipe
@@ -300,6 +300,21 @@ class Watch:
             fields = asdict(alarm)
             self.stage.run.event(f"{self.stage.name}.alarm", alarm=fields.pop("name"), **fields)
             self.stage.job.progress.say(f"{self.stage.name} {alarm}")
+
+    def consult_if_due(self, step: int, checkpoints: Checkpoints, state: Mapping[str, Any]) -> None:
+        """Consult the judge if it is time to; asked to stop meanwhile, leave at once, to consult it at the next start.
+
+        Args:
+            step: iterations done.
+            checkpoints: of the run.
+            state: as `Checkpoints.after_step` wants it.
+
+        Raises:
+            Interrupted: a stop was asked for, and the state is saved.
+        """
+        if self.is_due(step):
+            with checkpoints.saving_if_stopped(step, state):
+                self.consult(step)
 
     def is_due(self, step: int) -> bool:
         """Return whether the judge is to be asked after `step` iterations, and has not been."""
