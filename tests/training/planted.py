@@ -403,6 +403,15 @@ FAULTS = (
         _TRAPS + "test_trap_23_the_reference_has_the_policys_first_bits_and_type_before_and_after",
     ),
     Fault(
+        23,
+        "the reference reads with the policy's adapter",
+        "model/adapters/shared.py",
+        "for parameter in model.parameters() if not parameter.requires_grad)",
+        "for parameter in model.parameters())",
+        "tests/training/test_players.py::"
+        "test_trap_23_the_base_is_byte_identical_and_the_reference_is_a_separate_copy_to_the_bit",
+    ),
+    Fault(
         24,
         "norms and biases decay too",
         "training/optimizer.py",
