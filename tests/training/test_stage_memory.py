@@ -156,7 +156,7 @@ def test_adapters_need_a_fraction_and_every_stage_is_counted() -> None:
     ):
         assert small.weights + small.learning < large.weights + large.learning
         assert small.total == small.weights + small.learning + max(small.activations, small.answering)
-    # Two learn, with two gradients and two moments each; four copies of the policy or its gradient; three only answer.
+    # Two learn, with two gradients and two moments each; three copies of the policy or its gradient; three only answer.
     found = practice_memory(whole, practice, max_prompt_tokens=8)
     assert found.learning + found.weights == FLOAT * parameters * (2 * 5 + 3 + 3)
 
