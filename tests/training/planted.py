@@ -49,6 +49,7 @@ _ADVANTAGE, _KL = "tests/objectives/test_advantage.py::", "tests/objectives/test
 _LOSSES, _MASKED = "tests/objectives/test_ppo.py::", "tests/objectives/test_masked.py::"
 _RANKING = "tests/objectives/test_reward.py::"
 _TRAPS, _PPO, _ENUMERATED = (f"tests/training/test_{name}.py::" for name in ("traps", "ppo", "enumerated"))
+_GROUP, _ADVANTAGES = "tests/training/test_group.py::", "tests/objectives/test_group.py::"
 _ROLLOUTS, _ROWS = "tests/training/test_rollouts.py::", "tests/training/test_rows.py::"
 _REWARD, _JUDGE = "tests/training/test_reward.py::", "tests/training/test_reward_model.py::"
 
@@ -183,6 +184,14 @@ FAULTS = (
         'kl_NR = kl_estimate(readings.logprob_NR, readings.reference_logprob_NR, estimator="k1")',
         'kl_NR = kl_estimate(readings.logprob_NR, readings.reference_logprob_NR, estimator="k1").clamp(-0.01, 0.01)',
         _TRAPS + "test_trap_09_at_every_step_the_reward_learned_from_is_score_less_penalty_less_beta_kl",
+    ),
+    Fault(
+        9,
+        "a group's KL is priced in the reward and in the loss",
+        "training/group.py",
+        'if recipe.kl_in == "reward":\n                return loss',
+        "if not recipe.kl_coef:\n                return loss",
+        _GROUP + "test_trap_09_the_kl_is_in_the_reward_or_in_the_loss_and_never_in_both",
     ),
     Fault(
         10,
@@ -321,6 +330,14 @@ FAULTS = (
         "masked_variance(exact_BT, mask_BT) + epsilon)",
         "masked_variance(exact_BT, mask_BT))",
         _MASKED + "test_trap_19_constant_advantages_whiten_to_zero_not_to_infinity",
+    ),
+    Fault(
+        19,
+        "a group's deviation may be nothing",
+        "objectives/group.py",
+        "exact_PK.std(1, correction=0, keepdim=True) + epsilon",
+        "exact_PK.std(1, correction=0, keepdim=True) + 0 * epsilon",
+        _ADVANTAGES + "test_trap_19_constant_rewards_give_no_advantage_and_nothing_infinite",
     ),
     Fault(
         20,
