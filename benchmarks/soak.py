@@ -1,16 +1,18 @@
 """A soak: many clients with accidents against one server, its answers compared with isolated runs.
 
+    python -m benchmarks.soak --requests 10000
     python -m benchmarks.soak --minutes 30 --clients 32
 
 Each client asks, in any order: whole answers and streams, greedy and drawn, one to four to a prompt, over prompts that
 share beginnings. Accidents, a fifth of all requests: a stream left in the middle, a request left before its first
-byte, a slow reader, broken JSON, a wrong field, half a request and then silence. Every minute another of two models is
+byte, a slow reader, broken JSON, a wrong field, half a request and then silence. Thirty times another of two models is
 put into service while answers are in the making.
 
 A sample of the whole answers is compared with `generate` alone, one prompt at a time, on the model that says it
 answered. Both compute in float32, so a first difference counts as near, not as wrong, where the isolated run's two
 best tokens are within 1e-4, or its random number within 1e-4 of another token's. At the end nothing runs, and the
-cache must hold no block. Memory is the server's resident set, after a tenth of the time and at the end.
+cache must hold no block. Memory is the server's resident set: the median over the tenth that follows a warm-up of a
+fifth, which has touched everything, against the median over the last tenth.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,10 @@ MODELS = ("first", "second")
 ROUNDING = 1e-4
 ACCIDENTS = ("leave", "leave at once", "read slowly", "broken JSON", "wrong field", "half a request")
 SHARE_OF_ACCIDENTS = 0.2
+WARM, EARLY, LATE = 0.2, 0.3, 0.9
+"""Shares of the run: memory is compared from the first to the second, and from the last on."""
+GROWTH = 0.02
+"""Of memory, wanted at most."""
 FIGURES = ("num_requests_running", "kv_cache_usage_perc", "num_preemptions_total", "prefix_cache_hits_total")
 
 
@@ -93,7 +99,7 @@ class Counts:
 
 
 class Client:
-    """One client: asks until time is up."""
+    """One client: asks until all is done."""
 
     def __init__(
         self, number: int, served: Served, prompts: Sequence[Sequence[int]], counts: Counts, sample: queue.Queue[Asked]
@@ -102,10 +108,10 @@ class Client:
         self._served, self._prompts, self._counts, self._sample = served, prompts, counts, sample
         self._headers = {"Authorization": f"Bearer {served.key}"}
 
-    async def run(self, until: float) -> None:
-        """Ask until a moment of the monotonic clock."""
+    async def run(self, done: Callable[[], float]) -> None:
+        """Ask until the share that is done is all."""
         async with httpx2.AsyncClient(base_url=self._served.url, headers=self._headers, timeout=120) as http:
-            while time.monotonic() < until:
+            while done() < 1:
                 accident = self._dice.random() < SHARE_OF_ACCIDENTS
                 kind = self._dice.choice(ACCIDENTS if accident else ("whole", "stream", "several"))
                 self._counts.requests[kind] += 1
@@ -259,30 +265,33 @@ def _margins(model: LanguageModel, asked: Asked, tokens: Sequence[int]) -> list[
 
 
 async def soak(
-    served: Served, workspace: Path, prompts: Sequence[Sequence[int]], *, minutes: float, clients: int,
-    counts: Counts, sample: queue.Queue[Asked],
+    served: Served, workspace: Path, prompts: Sequence[Sequence[int]], *, done: Callable[[], float], clients: int,
+    changes: int, counts: Counts, sample: queue.Queue[Asked],
 ) -> list[tuple[float, int]]:  # fmt: skip
-    """Run all clients; return the server's resident bytes as time went by."""
-    start = time.monotonic()
-    until = start + 60 * minutes
+    """Run all clients and change models; return the server's resident bytes, each with the share that was done."""
     memory: list[tuple[float, int]] = []
     server = psutil.Process(served.process.pid)
 
     async def watch() -> None:
-        while time.monotonic() < until:
-            memory.append((time.monotonic() - start, server.memory_info().rss))
-            await asyncio.sleep(2)
-
-    async def change_models() -> None:
         turn = 0
-        while time.monotonic() + 60 < until:
-            await asyncio.sleep(60)
-            turn += 1
-            await asyncio.to_thread(put_into_service, workspace, MODELS[turn % 2])
+        while (share := done()) < 1:
+            memory.append((share, server.memory_info().rss))
+            if share >= (turn + 1) / (changes + 1):
+                turn += 1
+                await asyncio.to_thread(put_into_service, workspace, MODELS[turn % 2])
+            await asyncio.sleep(1)
 
-    everyone = [Client(number, served, prompts, counts, sample).run(until) for number in range(clients)]
-    await asyncio.gather(watch(), change_models(), *everyone)
+    everyone = [Client(number, served, prompts, counts, sample).run(done) for number in range(clients)]
+    await asyncio.gather(watch(), *everyone)
     return memory
+
+
+def share_of(*, minutes: float, requests: int, counts: Counts) -> Callable[[], float]:
+    """Return what tells the share that is done: of the requests, or of the time where no number of them is given."""
+    start = time.monotonic()
+    if requests:
+        return lambda: counts.requests.total() / requests
+    return lambda: (time.monotonic() - start) / (60 * minutes)
 
 
 def figures_of(served: Served) -> dict[str, float]:
@@ -301,7 +310,10 @@ def figures_of(served: Served) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=30.0)
+    length.add_argument("--requests", type=int, default=0, help="that many, however long they take")
+    parser.add_argument("--changes", type=int, default=30, help="of the model in service")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1, help="of the server's products")
     parser.add_argument("--cache-mebibytes", type=int, default=8, help="small, so that answers must give way")
@@ -326,23 +338,27 @@ def main() -> None:
         checker = Checker(models, tokenizer, counts, sample)
         checker.start()
         with running_server(workspace, recipe, threads=arguments.threads) as served:
+            start = time.monotonic()
+            done = share_of(minutes=arguments.minutes, requests=arguments.requests, counts=counts)
             memory = asyncio.run(
                 soak(
-                    served, workspace, prompts, minutes=arguments.minutes, clients=arguments.clients,
+                    served, workspace, prompts, done=done, clients=arguments.clients, changes=arguments.changes,
                     counts=counts, sample=sample,
                 )
             )  # fmt: skip
+            minutes = (time.monotonic() - start) / 60
             checker.done.set()
             checker.join()
             own = figures_of(served)
             alive = served.process.poll() is None
-    early = [rss for second, rss in memory if second >= 0.1 * memory[-1][0]][:15]
-    late = [rss for _, rss in memory[-15:]]
-    growth = statistics.median(late) / statistics.median(early) - 1
+    early = statistics.median(rss for share, rss in memory if WARM <= share < EARLY)
+    late = statistics.median(rss for share, rss in memory if share >= LATE)
+    growth = late / early - 1
     seconds = sorted(counts.seconds)
     record = {
         "machine": describe_machine(),
-        "minutes": arguments.minutes,
+        "minutes": round(minutes, 1),
+        "model_changes": arguments.changes,
         "clients": arguments.clients,
         "recipe": recipe,
         "requests": dict(counts.requests),
@@ -356,13 +372,13 @@ def main() -> None:
         "unexpected": counts.unexpected[:20],
         "num_unexpected": len(counts.unexpected),
         "memory_growth": growth,
-        "memory_mebibytes": [round(rss / 2**20, 1) for rss in (early[0], late[-1])],
+        "memory_mebibytes": [round(rss / 2**20, 1) for rss in (early, late)],
         "server": own,
         "alive": alive,
     }
     print(json.dumps(record, indent=1))
     arguments.out.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    if counts.wrong or not alive or own["kv_cache_usage_perc"] or counts.unexpected:
+    if counts.wrong or not alive or own["kv_cache_usage_perc"] or counts.unexpected or growth > GROWTH:
         raise SystemExit("the soak found faults")
 
 

@@ -163,15 +163,8 @@ def kill_node(cluster: Any, node: Any) -> None:
 
 def ask_for(number: int, **more: Any) -> dict[str, Any]:
     """One of ten questions."""
-    prompt = f"{number % 10} + 12"
-    return {
-        "model": "sanbai",
-        "prompt": prompt,
-        "seed": number % 10,
-        "temperature": 1.0,
-        "max_tokens": NEW_TOKENS,
-        **more,
-    }
+    question = {"model": "sanbai", "prompt": f"{number % 10} + 12", "seed": number % 10}
+    return question | {"temperature": 1.0, "max_tokens": NEW_TOKENS} | more
 
 
 def load(url: str, key: str, *, kill: Callable[[], None]) -> tuple[list[str], list[tuple[str, bool]]]:

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
@@ -44,6 +44,10 @@ class Choice:
         return (self.outcome.finish_reason if self.outcome else "") or "stop"
 
 
+News: TypeAlias = tuple[Choice, NewToken | Outcome]
+"""An answer, and what happened to it."""
+
+
 class Answers:
     """As many answers to each of some prompts as its request has seeds, numbered prompt by prompt."""
 
@@ -54,7 +58,7 @@ class Answers:
             Problem: as `Engine.submit`.
         """
         self.served, self.requests = served, requests
-        self._news: deque[tuple[Choice, NewToken | Outcome]] = deque()
+        self._news: deque[News] = deque()
         self._arrived, self._loop = asyncio.Event(), asyncio.get_running_loop()
         self.choices: list[Choice] = []
         self._orders: list[Order] = []
@@ -83,29 +87,38 @@ class Answers:
         # An order refers to these answers. Without this every answer would wait for the cyclic garbage collector.
         self._orders.clear()
 
-    async def follow(self) -> AsyncIterator[tuple[Choice, NewToken | Outcome] | None]:
-        """Yield what happens until all answers have ended; None whenever nothing did for a while.
+    async def follow(self) -> AsyncIterator[list[News]]:
+        """Yield what has happened since, as soon as something has, until all answers have ended.
 
-        However it is left, the answers are stopped.
+        What happened together is told together: one part of a response costs more than its tokens. An empty list comes
+        now and then while nothing happens. However it is left, the answers are stopped.
 
         Raises:
             Problem: an answer failed.
         """
+
+        def ring() -> None:
+            nonlocal beat
+            self._arrived.set()
+            beat = self._loop.call_later(KEEP_ALIVE_SECONDS, ring)
+
+        # One timer that goes on beating is cheaper than one a token.
+        beat = self._loop.call_later(KEEP_ALIVE_SECONDS, ring)
         try:
-            while True:
-                while self._news:
-                    choice, news = self._news.popleft()
-                    _take(choice, news)
-                    yield choice, news
-                if all(choice.outcome is not None for choice in self.choices):
-                    return
+            while any(choice.outcome is None for choice in self.choices):
+                await self._arrived.wait()
                 self._arrived.clear()
+                news: list[News] = []
                 try:
-                    async with asyncio.timeout(KEEP_ALIVE_SECONDS):
-                        await self._arrived.wait()
-                except TimeoutError:
-                    yield None
+                    while self._news:
+                        news.append(self._news.popleft())
+                        _take(*news[-1])
+                except Problem:
+                    yield news[:-1]
+                    raise
+                yield news
         finally:
+            beat.cancel()
             self.stop()
 
     async def finish(self, request: HttpRequest) -> None:

@@ -65,7 +65,7 @@ class ServedModel:
         """Longest prompt and answer together, in tokens."""
         return self.model.config.max_positions
 
-    @property
+    @functools.cached_property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
         return self.tokenizer.reserved.ends()
@@ -133,19 +133,19 @@ class _Work:
     def __init__(self, order: Order, metrics: Metrics, on_done: Callable[[Order], None]) -> None:
         self.order, self.began, self._on_done = order, time.monotonic(), on_done
         self.counts = dict.fromkeys(range(len(order.request.seeds)), 0)  # answer in the making -> its tokens
-        self._metrics, self._model = metrics, order.served.name
+        self._metrics = metrics.of(order.served.name)
         self._last: dict[int, float] = {}  # answer -> when its last token came
-        metrics.prompt_tokens.labels(self._model).inc(len(order.request.prompt))
+        self._metrics.prompt_tokens.inc(len(order.request.prompt))
 
     def tell(self, new: NewToken) -> None:
         """Pass a token on, and the answer's end with its last one."""
         now, before = time.monotonic(), self._last.get(new.answer)
         if before is None:
-            self._metrics.first_token.labels(self._model).observe(now - self.order.began)
+            self._metrics.first_token.observe(now - self.order.began)
         else:
-            self._metrics.between_tokens.labels(self._model).observe(now - before)
+            self._metrics.between_tokens.observe(now - before)
         self._last[new.answer] = now
-        self._metrics.generation_tokens.labels(self._model).inc()
+        self._metrics.generation_tokens.inc()
         self.counts[new.answer] += new.token not in self.order.served.stop_ids
         self.order.on_token(new)
         if new.finish_reason is not None:
@@ -160,13 +160,13 @@ class _Work:
     def _end_answer(self, answer: int, state: State, reason: str = "") -> None:
         seconds = time.monotonic() - self.began
         outcome = Outcome(state, reason if state == "done" else "", self.counts.pop(answer), seconds)
-        self._metrics.answers.labels(self._model, outcome.finish_reason or state).inc()
+        self._metrics.count_end(outcome.finish_reason or state)
         try:
             self.order.on_end(answer, outcome)
         except Exception as error:  # noqa: BLE001 - whoever listens must not end the engine
             log.error("order.end_failed error=%s", type(error).__name__)
         if not self.counts:
-            self._metrics.whole.labels(self._model).observe(time.monotonic() - self.order.began)
+            self._metrics.whole.observe(time.monotonic() - self.order.began)
             self._on_done(self.order)
 
 
@@ -174,7 +174,7 @@ class _ModelEngine:
     """One model's continuous engine and the orders in it; of the engine's thread alone."""
 
     def __init__(self, served_model: ServedModel, settings: ServeRecipe, metrics: Metrics) -> None:
-        self.served, self._metrics = served_model, metrics
+        self.served, self._metrics = served_model, metrics.of(served_model.name)
         self.works: dict[int, _Work] = {}
         self._num_preemptions = self._num_found = 0
         self._engine = ContinuousEngine(
@@ -221,10 +221,10 @@ class _ModelEngine:
             del self.works[new.request]
 
     def _count(self) -> None:
-        name, pool, scheduler = self.served.name, self._engine.pool, self._engine.scheduler
-        self._metrics.cache_usage.labels(name).set(pool.num_used / pool.num_blocks)
-        self._metrics.preemptions.labels(name).inc(scheduler.num_preemptions - self._num_preemptions)
-        self._metrics.prefix_hits.labels(name).inc(scheduler.num_found_tokens - self._num_found)
+        pool, scheduler = self._engine.pool, self._engine.scheduler
+        self._metrics.cache_usage.set(pool.num_used / pool.num_blocks)
+        self._metrics.preemptions.inc(scheduler.num_preemptions - self._num_preemptions)
+        self._metrics.prefix_hits.inc(scheduler.num_found_tokens - self._num_found)
         self._num_preemptions, self._num_found = scheduler.num_preemptions, scheduler.num_found_tokens
 
     def _end(self, number: int, state: State) -> None:

@@ -212,14 +212,15 @@ class Gateway:
             yield
         finally:
             self._num_open -= count
-            self._metrics.whole.labels(self.served_name).observe(time.monotonic() - began)
+            self._metrics.of(self.served_name).whole.observe(time.monotonic() - began)
 
     def count(self, usage: Event, finish_reasons: Sequence[str]) -> None:
         """Add answers that have ended to the figures."""
-        self._metrics.prompt_tokens.labels(self.served_name).inc(usage["prompt_tokens"])
-        self._metrics.generation_tokens.labels(self.served_name).inc(usage["completion_tokens"])
+        figures = self._metrics.of(self.served_name)
+        figures.prompt_tokens.inc(usage["prompt_tokens"])
+        figures.generation_tokens.inc(usage["completion_tokens"])
         for reason in finish_reasons:
-            self._metrics.answers.labels(self.served_name, reason).inc()
+            figures.count_end(reason)
 
     async def ask(self, path: str, body: Event) -> Event:
         """Have the backend answer whole; what fails is tried again.

@@ -22,6 +22,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._of_model: dict[str, ModelMetrics] = {}
         self.num_running = self._gauge("num_requests_running", "Answers in work.")
         self.num_waiting = self._gauge("num_requests_waiting", "Answers that wait.")
         self.cache_usage = self._gauge("kv_cache_usage_perc", "Share of the cache's blocks in use, 1 is all.", MODEL)
@@ -33,6 +34,12 @@ class Metrics:
         self.first_token = self._histogram("time_to_first_token_seconds", "From the order to its first token.")
         self.between_tokens = self._histogram("inter_token_latency_seconds", "From a token to the next.")
         self.whole = self._histogram("e2e_request_latency_seconds", "From the order to its last answer's end.")
+
+    def of(self, model: str) -> ModelMetrics:
+        """Return one model's figures, looked up once: that takes longer than counting."""
+        if model not in self._of_model:
+            self._of_model[model] = ModelMetrics(self, model)
+        return self._of_model[model]
 
     def page(self) -> bytes:
         """Return all figures in Prometheus' text format."""
@@ -46,6 +53,25 @@ class Metrics:
 
     def _histogram(self, name: str, meaning: str) -> Histogram:
         return Histogram(f"sanbai_{name}", meaning, MODEL, buckets=BUCKETS, registry=self._registry)
+
+
+class ModelMetrics:
+    """What is counted of one model."""
+
+    def __init__(self, metrics: Metrics, model: str) -> None:
+        self._answers, self._model = metrics.answers, model
+        self.cache_usage = metrics.cache_usage.labels(model)
+        self.prompt_tokens = metrics.prompt_tokens.labels(model)
+        self.generation_tokens = metrics.generation_tokens.labels(model)
+        self.preemptions = metrics.preemptions.labels(model)
+        self.prefix_hits = metrics.prefix_hits.labels(model)
+        self.first_token = metrics.first_token.labels(model)
+        self.between_tokens = metrics.between_tokens.labels(model)
+        self.whole = metrics.whole.labels(model)
+
+    def count_end(self, reason: str) -> None:
+        """Count an answer that has ended."""
+        self._answers.labels(self._model, reason).inc()
 
 
 class _Figures(Collector):

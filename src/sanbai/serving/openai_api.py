@@ -245,8 +245,8 @@ async def _stream(frame: Frame, marker: int | None, *, wants_logprobs: bool) -> 
     try:
         for choice in answers.choices:
             yield part(choice, {"role": "assistant", "content": ""})
-        async for told in answers.follow():
-            for text in [PING] if told is None else parts(*told):
+        async for news in answers.follow():
+            if text := "".join(text for told in news for text in parts(*told)) if news else PING:
                 yield text
         if frame.wants_usage:
             yield frame.part("chat.completion.chunk", [], answers.usage())

@@ -13,17 +13,18 @@ from sanbai.serving.event_log import Event
 PING = ": ping\n\n"
 #: Ends a stream of OpenAI's.
 DONE = "data: [DONE]\n\n"
+ENCODER = json.JSONEncoder(ensure_ascii=False)
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 def event_text(event: Event) -> str:
     """Return an event with its number, so that a reader can say how far it came."""
-    return f"id: {event.seq}\nevent: {event.kind}\ndata: {json.dumps(event.data, ensure_ascii=False)}\n\n"
+    return f"id: {event.seq}\nevent: {event.kind}\ndata: {ENCODER.encode(event.data)}\n\n"
 
 
 def data_text(data: object) -> str:
     """Return an unnamed event, as OpenAI sends."""
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"data: {ENCODER.encode(data)}\n\n"
 
 
 def stream_response(texts: AsyncIterator[str], *, on_end: Callable[[], None] = lambda: None) -> StreamingResponse:

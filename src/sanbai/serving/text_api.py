@@ -7,6 +7,7 @@ its tokens. Token ids are read as they are.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from itertools import accumulate
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
@@ -14,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from sanbai.generation.grammar import Grammar
-from sanbai.generation.request import Request, TopLogprobs
+from sanbai.generation.request import NewToken, Request, TopLogprobs
 from sanbai.serving.answers import Answers, Choice
 from sanbai.serving.engine import Outcome, ServedModel, check_length, context_exceeded
 from sanbai.serving.openai_api import Frame, engine_request, grammar_of, served_as
@@ -150,14 +151,14 @@ def _logprobs(answers: Answers, choice: Choice, request: TextRequest) -> dict[st
     if request.limit > 0:
         rows += [(new.token, new.logprob, new.top) for new in answers.tokens_of(choice)]
     served, stream = answers.served, TextStream(answers.served.tokenizer)
-    released = [len(stream.push(token)) for token, _, _ in rows]
+    offsets = [0, *accumulate(len(stream.push(token)) for token, _, _ in rows[:-1])]
     return {
         "tokens": [_key(served, token) for token, _, _ in rows],
         "token_logprobs": [logprob for _, logprob, _ in rows],
         "top_logprobs": [
             None if top is None else {_key(served, token): logprob for token, logprob in top} for _, _, top in rows
         ],
-        "text_offset": [sum(released[:place]) for place in range(len(rows))],
+        "text_offset": offsets[: len(rows)],
     }
 
 
@@ -176,20 +177,21 @@ async def _stream(frame: Frame, request: TextRequest) -> AsyncIterator[str]:
     def part(choice: Choice, text: str, logprobs: dict[str, Any] | None = None, reason: str | None = None) -> str:
         return frame.part(KIND, [{"index": choice.index, "text": text, "logprobs": logprobs, "finish_reason": reason}])
 
+    def tell(choice: Choice, new: NewToken | Outcome) -> str:
+        if isinstance(new, Outcome):
+            return part(choice, "", reason="length" if request.limit == 0 else choice.finish_reason)
+        if not request.limit or not (new.text or request.logprobs is not None):
+            return ""
+        alone = Choice(choice.index, choice.request, [new])
+        return part(choice, new.text, _logprobs(answers, alone, request))
+
     try:
         if request.echo:
             for choice in answers.choices:
                 yield part(choice, _prompt_text(answers.served, choice.request.prompt))
         async for news in answers.follow():
-            if news is None:
-                yield PING
-                continue
-            choice, new = news
-            if isinstance(new, Outcome):
-                yield part(choice, "", reason="length" if request.limit == 0 else choice.finish_reason)
-            elif request.limit and (new.text or request.logprobs is not None):
-                alone = Choice(choice.index, choice.request, [new])
-                yield part(choice, new.text, _logprobs(answers, alone, request))
+            if text := "".join(tell(*told) for told in news) if news else PING:
+                yield text
         if frame.wants_usage:
             yield frame.part(KIND, [], _usage(answers, request))
         yield DONE
