@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from sanbai.foundation.seeds import torch_generator
 from sanbai.foundation.stage import Job, Stage, run_stage
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
+from sanbai.generation.sampling import Sampling
 from sanbai.model.config import ModelConfig
-from sanbai.model.heads import ScalarModel
+from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import save_model
 from sanbai.rounds.material import WorldMaterial
 from sanbai.rounds.model_labeler import (
@@ -50,11 +52,11 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Pipeline:
     return Pipeline(Job(workspace, SilentProgress(), StopSignal()), recipe, WorldMaterial(recipe))
 
 
-@pytest.fixture(scope="module")
-def teacher(pipeline: Pipeline, tokenizer: Tokenizer) -> Artifact:
+CONFIG = ModelConfig(num_layers=1, width=16, num_heads=1, num_kv_heads=1, head_width=16, feed_forward_width=16)
+
+
+def keep(pipeline: Pipeline, name: str, model: LanguageModel | ScalarModel, tokenizer: Tokenizer) -> Artifact:
     def build(stage: Stage) -> Mapping[str, Any]:
-        config = ModelConfig(num_layers=1, width=16, num_heads=1, num_kv_heads=1, head_width=16, feed_forward_width=16)
-        model = ScalarModel(config.with_vocabulary(tokenizer.vocab_size), torch_generator(1, "test"))
         save_model(model, stage.folder, tokenizer)
         save_calibration(stage.folder, Calibration(1, 0.0, 0.0, 1.0))
         return {}
@@ -62,7 +64,7 @@ def teacher(pipeline: Pipeline, tokenizer: Tokenizer) -> Artifact:
     return run_stage(
         pipeline.job,
         kind="model",
-        name="reward",
+        name=name,
         recipe={},
         parents={},
         seed=1,
@@ -70,6 +72,12 @@ def teacher(pipeline: Pipeline, tokenizer: Tokenizer) -> Artifact:
         num_steps=1,
         build=build,
     )
+
+
+@pytest.fixture(scope="module")
+def teacher(pipeline: Pipeline, tokenizer: Tokenizer) -> Artifact:
+    model = ScalarModel(CONFIG.with_vocabulary(tokenizer.vocab_size), torch_generator(1, "test"))
+    return keep(pipeline, "reward", model, tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +182,31 @@ def test_people_are_shown_the_tasks_that_teach_most(reward: RewardModel, tokeniz
     assert found == choose_informative(tasks, reward, tokenizer, known, num_tasks=3, num_answers=2)
     (whole,) = choose_informative(tasks[1:2], reward, tokenizer, [], num_tasks=9, num_answers=9)
     assert whole.responses == tasks[1].responses
+
+
+def test_trap_28_every_field_of_the_open_tasks_changes_what_people_are_shown(
+    pipeline: Pipeline, teacher: Artifact, tokenizer: Tokenizer
+) -> None:
+    model = LanguageModel(CONFIG.with_vocabulary(tokenizer.vocab_size), torch_generator(2, "test"))
+    policy = keep(pipeline, "policy", model, tokenizer)
+    plain = pipeline.recipe.label.model_copy(
+        update={"num_open_prompts": 2, "min_answers": 2, "max_answers": 4, "sampling": Sampling(max_new_tokens=4)}
+    )
+    asked = task(1)
+    rankings = [Ranking("r", asked.messages, asked.responses, ((0,), (1, 2), (3, 4)), "ada")]
+
+    def shown(known: list[Ranking], **changes: Any) -> bytes:
+        recipe = pipeline.recipe.model_copy(update={"label": plain.model_copy(update=changes)})
+        changed = replace(pipeline, recipe=recipe, material=WorldMaterial(recipe))
+        return changed.open_tasks(policy, teacher, known, round=2).file("tasks.jsonl.gz").read_bytes()
+
+    by_gain = {"open_choice": "expected_gain", "open_candidates": 3, "open_answers": 3}
+    ways = [
+        shown(rankings),
+        shown(rankings, **by_gain),
+        shown(rankings, **{**by_gain, "open_candidates": 1}),
+        shown(rankings, **{**by_gain, "open_answers": 2}),
+    ]
+    assert len(set(ways)) == 4
+    # What is taken in a random order needs no reward model, and knows none.
+    assert shown([]) == ways[0]

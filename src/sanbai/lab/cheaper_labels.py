@@ -75,7 +75,7 @@ def answers_by_gain(
     return by_gain(bench, model, rankings, left[:num], num)
 
 
-def curve(bench: Bench, name: str, choose: Choose, pool: Sequence[Question], budgets: Sequence[int]) -> list[float]:
+def curve(bench: Bench, choose: Choose, pool: Sequence[Question], budgets: Sequence[int]) -> list[float]:
     """Return the held-out accuracy after so many labels, asked as a choice says."""
     bench, base = started(bench)
     crowd = panel(bench)
@@ -91,7 +91,8 @@ def curve(bench: Bench, name: str, choose: Choose, pool: Sequence[Question], bud
             rankings.append(ranking(question, labeler, choice.answers))
         gone = {choice.candidate for choice in chosen}
         left = [one for place, one in enumerate(left) if place not in gone]
-        model = taught(bench, f"reward {name}", base, rankings, reward_recipe(batch_prompts=8, num_epochs=2))
+        # One name for every choice: the same rankings then make the same model, and the first ones are the same.
+        model = taught(bench, "reward", base, rankings, reward_recipe(batch_prompts=8, num_epochs=2))
         accuracies.append(float(is_right(margins_of(bench, model, pairs)).mean()))
     return accuracies
 
@@ -130,7 +131,7 @@ def measure(bench: Bench) -> dict[str, float]:
     shared = replace(bench, text_seed=1)
     pool = questions(shared, "pool", round(POOL * most), num_answers=MOST_ANSWERS)
     ways: dict[str, Choose] = {"random": at_random, "chosen": by_gain, "answers chosen": answers_by_gain}
-    curves = {name: curve(bench, name, choose, pool, budgets) for name, choose in ways.items()}
+    curves = {name: curve(bench, choose, pool, budgets) for name, choose in ways.items()}
     wanted = rising_fit(curves["random"])[-1]
     return {
         **{
