@@ -97,6 +97,8 @@ class Answers:
             Problem: an answer failed.
         """
 
+        beat: asyncio.TimerHandle
+
         def ring() -> None:
             nonlocal beat
             self._arrived.set()
