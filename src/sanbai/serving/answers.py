@@ -96,7 +96,6 @@ class Answers:
         Raises:
             Problem: an answer failed.
         """
-
         beat: asyncio.TimerHandle
 
         def ring() -> None:
