@@ -50,6 +50,9 @@ def test_the_record_holds_every_figure_with_its_interval(record: dict[str, Any])
         assert estimate["n"] > 0
     assert set(record["win_rate"]) == {"supervised_vs_base", "ppo_vs_supervised"}
     assert {"accuracy", "best_possible", "labeler_agreement"} <= set(record["reward_model"])
+    assert {"reliability", "by_length_gap", "disagreement"} <= set(record["reward_model"])
+    taught = record["reward_model"]["teachers"]["rankings"]
+    assert taught["person"] == taught["model"] == 0 < taught["simulated"] < record["snapshot"]["rankings"]
     assert {"kl", "alignment_tax", "by_kind"} <= set(record)
 
 
@@ -159,6 +162,7 @@ def test_the_report_is_one_page_that_loads_nothing(workspace: Path, record: dict
     assert "<svg" in page
     assert "<script" not in page
     assert 'src="http' not in page
+    assert "When to trust the reward model" in page
     assert ("Promoted by the gate" if record["verdict"]["promote"] else "Refused by the gate") in page
 
 
