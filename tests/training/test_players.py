@@ -248,6 +248,34 @@ def test_a_reward_model_learns_as_an_adapter_and_a_head_and_its_control_does_not
         assert not torch.allclose(scalar(ROWS), untrained(ROWS), atol=1e-3), "the trunk's adapter has learnt too"
 
 
+def test_trap_28_every_field_of_lora_changes_the_reward_models_run_but_dropout(
+    house: House, demonstrations: list[Conversation]
+) -> None:
+    others: dict[str, Any] = {
+        "method": "none",
+        "rank": 3,
+        "alpha": 1.0,
+        "rank_stabilised": True,
+        "targets": ("query",),
+        "dropout": 0.6,
+        "num_virtual_tokens": 3,  # of the other methods, as the next
+        "encoder_width": 9,
+    }
+    assert others.keys() == AdapterRecipe.model_fields.keys()
+
+    def trace(name: str, adapter: AdapterRecipe) -> str:
+        stage = house.open_stage(f"traced {name}")
+        # One name for all: it enters the seed.
+        stage.folder = stage.folder.parent / "folder" / "artifact"
+        stage.folder.mkdir(parents=True)
+        reward_artifact(stage, (house.base, house.compute, house.tokenizer), demonstrations, adapter)
+        return (stage.run.folder / "metrics.jsonl").read_text()
+
+    plain = trace("plain", LORA)
+    unchanged = [name for name in others if trace(name, LORA.model_copy(update={name: others[name]})) == plain]
+    assert sorted(unchanged) == ["dropout", "encoder_width", "num_virtual_tokens"]
+
+
 def test_a_reward_model_that_is_no_adapter_of_the_base_is_a_model_of_its_own(
     house: House, demonstrations: list[Conversation], model: LanguageModel
 ) -> None:
