@@ -103,6 +103,22 @@ def test_a_crash_tells_everyone_who_waits_and_the_next_is_served(
     assert site.program().post("/v1/chat/completions", json=CHAT).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("rule", "status"),
+    [({"temperature": 1e-40}, 200), ({"temperature": 1e-7}, 200), ({"repetition_penalty": 5e-324}, 400)],
+)
+def test_numbers_next_to_nothing_do_not_break_the_engine(site: Site, rule: dict[str, float], status: int) -> None:
+    """Logits divided by them are no numbers; the engine would fail, and everyone's answer with it."""
+    program = site.program()
+    greedy = program.post("/v1/chat/completions", json=CHAT | {"temperature": 0}).json()
+    answer = program.post("/v1/chat/completions", json=CHAT | rule)
+    assert answer.status_code == status
+    if status == 200:
+        assert answer.json()["choices"] == greedy["choices"]
+    else:
+        assert answer.json()["error"]["param"] == "repetition_penalty"
+
+
 def test_who_leaves_gives_every_block_back(tmp_path: Path, tokenizer: Tokenizer) -> None:
     with running_site(tmp_path, tokenizer, max_waiting=200) as made:
         engine, draw = made.app.state.house.engine, random.Random(5)

@@ -34,8 +34,7 @@ class Rules(NamedTuple):
 def collect_rules(rules: Sequence[tuple[Sampling, Shaping]], vocab_size: int, device: torch.device) -> Rules:
     """Return the rows' rules as tensors."""
     columns = [
-        (sampling.temperature, min(sampling.top_k, vocab_size), sampling.top_p, shaping.min_p)
-        for sampling, shaping in rules
+        (sampling.heat, min(sampling.top_k, vocab_size), sampling.top_p, shaping.min_p) for sampling, shaping in rules
     ]
     truncated = [
         row for row, (heat, k, p, low) in enumerate(columns) if heat > 0 and (k < vocab_size or p < 1.0 or low > 0.0)

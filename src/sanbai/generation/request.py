@@ -26,7 +26,7 @@ class Shaping(RecipeSection):
 
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     """Draw only tokens at least this many times as likely as the likeliest (Nguyen et al. 2024, arXiv:2407.01082)."""
-    repetition_penalty: float = Field(default=1.0, gt=0.0, le=100.0)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=100.0)
     """Logits of tokens in prompt or answer: positive ones divided by it, negative ones multiplied (Keskar et al. 2019,
     arXiv:1909.05858)."""
     presence_penalty: float = Field(default=0.0, ge=-100.0, le=100.0)

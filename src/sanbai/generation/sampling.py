@@ -17,6 +17,9 @@ from torch import Tensor
 
 from sanbai.foundation.recipe import RecipeSection
 
+COLDEST = 1e-6
+"""A lower temperature is 0: logits divided by it could overflow float32, and would leave nothing to chance."""
+
 
 class Sampling(RecipeSection):
     """How answers are drawn."""
@@ -29,6 +32,11 @@ class Sampling(RecipeSection):
     """Draw only from this many likeliest tokens; a number of the vocabulary's size or more allows all."""
     max_new_tokens: int = Field(default=128, ge=1, le=1_000_000)
     """An answer ends here if no stop token has ended it before, or where the model's context ends."""
+
+    @property
+    def heat(self) -> float:
+        """The temperature, or 0 where it is too low to divide by."""
+        return self.temperature if self.temperature >= COLDEST else 0.0
 
 
 class SampledTokens(NamedTuple):
@@ -51,7 +59,7 @@ def sample_tokens(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> S
         sampling: the rule.
     """
     logits_BV = logits_BV.to(torch.promote_types(logits_BV.dtype, torch.float32))
-    if sampling.temperature == 0:
+    if sampling.heat == 0:
         best_B1 = logits_BV.argmax(dim=-1, keepdim=True)
         logprob_B = (logits_BV.gather(-1, best_B1) - logits_BV.logsumexp(-1, keepdim=True)).squeeze(-1)
         return SampledTokens(best_B1.squeeze(-1), logprob_B, torch.zeros_like(logprob_B))

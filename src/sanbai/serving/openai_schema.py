@@ -234,7 +234,7 @@ class SampledRequest(BaseModel):
     top_k: int | None = Field(default=None, ge=0, le=1_000_000)
     """0 is off."""
     min_p: float | None = Field(default=None, ge=0.0, le=1.0)
-    repetition_penalty: float | None = Field(default=None, gt=0.0, le=100.0)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100.0)
     structured_outputs: StructuredOutputs | None = None
 
     @field_validator("logit_bias", mode="before")
