@@ -46,8 +46,9 @@ traps: setup ## write the table of planted faults into docs/stages/ppo.md
 bench: setup ## measure speed; results are printed, never asserted
 	$(BIN)/python -m benchmarks
 
-bench-alignment: setup ## measure PPO and DPO beside trl, in an environment of its own; ten minutes on an idle machine
+bench-alignment: setup ## measure PPO and DPO beside trl, in an environment of its own, and the reward model's step
 	$(BIN)/python -m benchmarks.bench_alignment $(ARGS)
+	$(BIN)/python -m benchmarks.bench_reward
 
 bench-generation: setup ## measure generation beside transformers; some minutes on an idle machine
 	$(BIN)/python -m benchmarks.bench_generation $(ARGS)
