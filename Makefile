@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: evidence-alignment parity traps reference help quickstart setup test check fix check-long bench bench-generation browser clean
+.PHONY: evidence-alignment parity traps reference help quickstart setup test check fix check-long bench bench-alignment bench-generation browser clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,10 @@ traps: setup ## write the table of planted faults into docs/stages/ppo.md
 
 bench: setup ## measure speed; results are printed, never asserted
 	$(BIN)/python -m benchmarks
+
+bench-alignment: setup ## measure PPO and DPO beside trl, in an environment of its own, and the reward model's step
+	$(BIN)/python -m benchmarks.bench_alignment $(ARGS)
+	$(BIN)/python -m benchmarks.bench_reward
 
 bench-generation: setup ## measure generation beside transformers; some minutes on an idle machine
 	$(BIN)/python -m benchmarks.bench_generation $(ARGS)

@@ -9,9 +9,10 @@ they take turns, an iteration each; the first turn warms. Figures are medians of
 stretches least; wall time stands beside it. Memory is the most that a process has held, its libraries included.
 
 Precision: products in bfloat16 on both sides. `bf16=True` is trl's own default: weights and optimizer in float32 and
-autocast, which is what ours does, though trl samples, and reads the reference and the reward, in float32 then. `weights
+autocast, which is what ours does, though trl samples, and reads reference, value and reward, in float32 then. `weights
 in bfloat16` has everything in bfloat16, optimizer too: faster and smaller, and a learning rate of 1e-6 then changes
-hardly a weight. No answer ends before its 64 tokens on either side: the end's logit lies 20 nats below the others.
+hardly a weight. trl computes 8 answers or pairs at a time, ours at most 1,024 tokens, which for PPO is as many. No
+answer ends before its 64 tokens on either side: the end's logit lies 20 nats below the others.
 
 The peer lives in an environment of its own, made on the first run (`benchmarks/peers/trl-0.24.txt`), and gets glibc's
 allocator tuned as `foundation.device.tune_allocator` tunes ours.

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sanbai.training.gradients import LossPart, add_gradient, differentiate, length
+from sanbai.training.gradients import LossPart, _OrderedSum, add_gradient, differentiate, length
 
 
 def layer() -> nn.Linear:
@@ -75,3 +75,12 @@ def test_a_frozen_parameter_has_no_part_and_an_unused_one_has_zeros() -> None:
 
 def test_the_length_is_over_all_tensors() -> None:
     assert length([torch.tensor([3.0]), torch.tensor([[4.0]])]) == 5.0
+
+
+def test_gradients_are_added_in_the_order_of_their_places_whichever_comes_first() -> None:
+    in_turn = (torch.tensor(1e8) + torch.tensor(1.0)) - torch.tensor(1e8)
+    assert in_turn == 0.0  # another order gives 1
+    gradients = _OrderedSum()
+    for place, number in ((2, -1e8), (0, 1e8), (1, 1.0)):
+        gradients.add(place, [torch.tensor(number)])
+    assert gradients.total == [in_turn]

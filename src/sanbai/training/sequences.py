@@ -10,13 +10,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sanbai.data.packing import best_fit
 
 #: Rows are this long, where the model allows and no sequence is longer: attention still costs little, and best fit
-#: leaves little. Sequences of like lengths may leave less in rows of their own.
+#: leaves little.
 ROW_TOKENS = 128
+#: Sequences of like lengths get rows of the longest's length where that saves this share of all places; for less, a
+#: width of their own is not worth its kernels.
+SPARED = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,7 @@ class PackedSequences:
 def pack_sequences(
     sequences: Sequence[Sequence[int]], *, context: int, device: torch.device | str = "cpu"
 ) -> PackedSequences:
-    """Lay sequences into as few rows as best fit finds.
-
-    Rows have `ROW_TOKENS`, or, where that leaves fewer places empty, the longest sequence's tokens.
+    """Lay sequences into as few rows as best fit finds, of `ROW_TOKENS` or as long as the longest sequence.
 
     Args:
         sequences: token ids, at least one each.
@@ -53,10 +55,7 @@ def pack_sequences(
         device: where the tensors go.
     """
     length_N = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
-    longest = int(length_N.max())
-    fits = {width: best_fit(length_N, width) for width in (max(longest, min(ROW_TOKENS, context)), longest)}
-    width = min(fits, key=lambda width: width * (int(fits[width].max()) + 1))
-    row_N = fits[width]
+    width, row_N = _choose_rows(length_N, context)
     num_rows = int(row_N.max()) + 1
     tokens_BT = np.zeros((num_rows, width), dtype=np.int64)
     segments_BT = np.zeros((num_rows, width), dtype=np.int64)
@@ -71,6 +70,17 @@ def pack_sequences(
         filled_B[row] = end
     arrays = (tokens_BT, segments_BT, start_N, length_N)
     return PackedSequences(*(torch.from_numpy(array).to(device) for array in arrays))
+
+
+def _choose_rows(length_N: NDArray[np.int64], context: int) -> tuple[int, NDArray[np.int64]]:
+    """Return how long rows are, and each sequence's row."""
+    longest = int(length_N.max())
+    wide = max(longest, min(ROW_TOKENS, context))
+    wide_row_N, narrow_row_N = best_fit(length_N, wide), best_fit(length_N, longest)
+    places, narrow_places = wide * (wide_row_N.max() + 1), longest * (narrow_row_N.max() + 1)
+    if narrow_places <= (1 - SPARED) * places:
+        return longest, narrow_row_N
+    return wide, wide_row_N
 
 
 def group_by_tokens(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
