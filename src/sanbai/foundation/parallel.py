@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -58,7 +59,9 @@ def map_parts(function: Callable[[Part], Result], parts: Sequence[Part]) -> list
 
     def compute(part: Part) -> Result:
         _here.computing = True
-        with torch.set_grad_enabled(with_gradient), torch.autocast("cpu", dtype, enabled=with_autocast):
+        # Not entered where it is off: it would keep the casts of a part's own autocast until the part has ended.
+        precision = torch.autocast("cpu", dtype) if with_autocast else nullcontext()
+        with torch.set_grad_enabled(with_gradient), precision:
             return function(part)
 
     pending = [_pool[0].submit(compute, part) for part in parts]
