@@ -60,6 +60,7 @@ class Answers:
         self.served, self.requests = served, requests
         self._news: deque[News] = deque()
         self._arrived, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
         self.choices: list[Choice] = []
         self._orders: list[Order] = []
         for request in requests:
@@ -96,15 +97,7 @@ class Answers:
         Raises:
             Problem: an answer failed.
         """
-        beat: asyncio.TimerHandle
-
-        def ring() -> None:
-            nonlocal beat
-            self._arrived.set()
-            beat = self._loop.call_later(KEEP_ALIVE_SECONDS, ring)
-
-        # One timer that goes on beating is cheaper than one a token.
-        beat = self._loop.call_later(KEEP_ALIVE_SECONDS, ring)
+        self._beat()
         try:
             while any(choice.outcome is None for choice in self.choices):
                 await self._arrived.wait()
@@ -119,8 +112,15 @@ class Answers:
                     raise
                 yield news
         finally:
-            beat.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             self.stop()
+
+    def _beat(self) -> None:
+        """Wake whoever follows, now and then: one timer that goes on beating is cheaper than one a token."""
+        if self._timer is not None:
+            self._arrived.set()
+        self._timer = self._loop.call_later(KEEP_ALIVE_SECONDS, self._beat)
 
     async def finish(self, request: HttpRequest) -> None:
         """Wait for all answers.
