@@ -196,7 +196,7 @@ FAULTS = (
     Fault(
         10,
         "experts keep their noise",
-        "training/practice.py",
+        "training/watch.py",
         "policy.to(compute.device).eval(),",
         "policy.to(compute.device).train(),",
         _TRAPS + "test_trap_10_experts_neither_jitter_nor_drop_out_while_practising",

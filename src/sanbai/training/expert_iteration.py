@@ -32,9 +32,10 @@ from sanbai.training.checkpoint import Checkpoints, cursor_in
 from sanbai.training.gradients import LossPart, differentiate
 from sanbai.training.learner import Learner
 from sanbai.training.players import SavePolicy
-from sanbai.training.practice import PracticeRecipe, Watch, minibatches, next_prompts, open_documents, ptx_parts
+from sanbai.training.practice import PracticeRecipe, minibatches, next_prompts, open_documents, ptx_parts
 from sanbai.training.rollouts import Rollouts, Score, lay_out, repeated_share, response_logprobs
 from sanbai.training.schedule import warmup_rate
+from sanbai.training.watch import Watch
 
 
 class ExpertIterationRecipe(PracticeRecipe):

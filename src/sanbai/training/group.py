@@ -39,7 +39,6 @@ from sanbai.training.learner import Learner
 from sanbai.training.players import SavePolicy
 from sanbai.training.practice import (
     PracticeRecipe,
-    Watch,
     minibatches,
     next_prompts,
     open_documents,
@@ -48,6 +47,7 @@ from sanbai.training.practice import (
 )
 from sanbai.training.rollouts import Readings, Rollouts, Score, lay_out, read, response_logprobs
 from sanbai.training.schedule import warmup_rate
+from sanbai.training.watch import Watch
 
 
 class GroupRecipe(PracticeRecipe):

@@ -49,7 +49,6 @@ from sanbai.training.optimizer import Optimizer
 from sanbai.training.players import SavePolicy
 from sanbai.training.practice import (
     PracticeRecipe,
-    Watch,
     minibatches,
     next_prompts,
     open_documents,
@@ -59,6 +58,7 @@ from sanbai.training.practice import (
 )
 from sanbai.training.rollouts import Rollouts, Score, lay_out, read, response_logprobs, response_values
 from sanbai.training.schedule import warmup_rate
+from sanbai.training.watch import Watch
 
 
 class PpoRecipe(PracticeRecipe):
