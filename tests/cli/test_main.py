@@ -55,7 +55,7 @@ def test_every_command_has_help(name: str) -> None:
         (("train", "expert-iteration", "quickstart"), 2, "or name models with --reward and --judge"),
         (("train", "self-judge", "quickstart"), 2, "no round has frozen rankings yet"),
         (("serve", "--candidates", 2, "--backend", "http://127.0.0.1:9/v1"), 2, "does not judge candidates"),
-        (("train", "supervise", "quickstart", "--judge", "a"), 2, "--reward and --judge are for group"),
+        (("train", "supervise", "quickstart", "--judge", "a"), 2, "--reward and --judge are for reject, group"),
         (("run", "start", "elsewhere/quickstart"), 2, "elsewhere/quickstart: no such recipe"),
         (("run", "show", "nothing"), 2, "nothing: 0 runs begin so"),
         (("train", "pretrain", "real", "--data", "nowhere"), 1, "nowhere/"),

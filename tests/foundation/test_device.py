@@ -15,11 +15,12 @@ HOLE_BYTES = 2**16  # each lies in the heap, where glibc keeps what is free
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's heap")
 def test_holes_between_what_stays_go_back_to_the_system() -> None:
     process = psutil.Process()
+    give_back_memory()  # what earlier tests have left free would be filled first
     before = process.memory_info().rss
     pieces = [bytearray(b"x" * HOLE_BYTES) for _ in range(HOLES)]
     last = bytearray(b"x" * HOLE_BYTES)  # nothing before it can go by the heap's end alone
     held = process.memory_info().rss - before
-    assert held > 0.9 * HOLES * HOLE_BYTES
+    assert held > 0.8 * HOLES * HOLE_BYTES
     pieces.clear()
     give_back_memory()
     assert process.memory_info().rss - before < 0.2 * held

@@ -20,6 +20,7 @@ from sanbai.model.hugging_face import load_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # PEFT asks for it
+    pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated:FutureWarning"),  # PEFT's prefixes come by it
     pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer tied"),  # they never were
 ]
 

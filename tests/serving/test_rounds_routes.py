@@ -82,7 +82,7 @@ def test_rounds_are_listed_in_short(place: Site) -> None:
 
 def test_a_round_shows_its_data_models_metrics_verdict_and_events(place: Site) -> None:
     shown = place.client("admin").get("/api/rounds/1").json()
-    assert shown["data"]["rankings"] == {"person": 1, "simulated": 2}
+    assert shown["data"]["rankings"] == {"person": 1, "simulated": 2, "model": 0}
     assert {model["name"]: model["snapshots"] for model in shown["models"]} == {
         "model-1": [],
         "reward-1": ["snapshot-1"],
