@@ -17,7 +17,7 @@ from sanbai.lab import named_faults, over_optimisation, preference_methods
 from sanbai.lab.assistants import Assistants, open_assistants
 from sanbai.lab.hostile_labelers import turned_about
 from sanbai.lab.registry import EVIDENCE
-from sanbai.lab.trials import Phenomenon, measure_seeds
+from sanbai.lab.trials import Phenomenon, measure_seeds, plot
 from sanbai.rounds.recipe import Recipe
 from sanbai.world.labelers import judged
 
@@ -72,7 +72,9 @@ def test_a_table_runs_writes_its_record_and_plot_and_is_not_measured_again(
     def never(_: Assistants) -> dict[str, float]:
         raise AssertionError("measured again")
 
-    again = Phenomenon(known.name, known.claim, never, known.effect, known.control, known.units, lines=known.lines)
+    again = Phenomenon(
+        known.name, known.claim, never, known.effect, known.control, known.units, lines=known.lines, along=known.along
+    )
     assert measure_seeds(job, again, open_assistants(job, recipe), setting=setting, seeds=(1,)) == record
 
 
@@ -158,3 +160,18 @@ def test_an_answer_changes_with_the_phrasing_only_if_it_is_right_once_and_wrong_
 def test_different_bigrams_are_counted_over_all_texts() -> None:
     assert preference_methods.different_bigrams(["a b a b", "a b c", "d"]) == 3 / 5  # ab ba bc of ab ba ab, ab bc
     assert preference_methods.different_bigrams(["one"]) == 0.0
+
+
+def test_curves_are_drawn_line_by_line_in_the_order_along() -> None:
+    known = EVIDENCE["over_optimisation"]
+    figures = dict.fromkeys((*known.effect, *known.control), 0.5)
+    for way in ("PPO", "best of n"):
+        for place in (1, 2):
+            figures |= {f"{way} √KL {place}": place, f"{way} gold {place}": 10 * place, f"{way} proxy {place}": -place}
+    panels = plot(known, {1: figures})["vconcat"]
+    gold, proxy = (panel["data"]["values"] for panel in panels[-2:])
+    assert [(row["line"], row["x"], row["y"]) for row in gold] == [
+        ("PPO", 1, 10), ("PPO", 2, 20), ("best of n", 1, 10), ("best of n", 2, 20),
+    ]  # fmt: skip
+    assert [row["y"] for row in proxy] == [-1, -2, -1, -2]
+    assert plot(known, {1: figures})["resolve"]["scale"]["color"] == "independent"

@@ -179,8 +179,8 @@ OVER_OPTIMISATION = Phenomenon[Assistants](
     control=tuple(f"{way}, gold utility gained at its best" for way in ("PPO", "best of n")),
     units={f"{way}, proxy gained at the end": "reward" for way in ("PPO", "best of n")},
     lines={
-        f"{way}, {figure}": (f"{way} √KL", f"{way} {figure}")
-        for way in ("PPO", "best of n")
-        for figure in ("gold", "proxy")
+        unit: {way: (f"{way} √KL", f"{way} {figure}") for way in ("PPO", "best of n")}
+        for unit, figure in (("gold utility", "gold"), ("reward", "proxy"))
     },
+    along="√KL to the supervised model",
 )

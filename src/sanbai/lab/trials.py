@@ -35,8 +35,9 @@ class Phenomenon(Generic[Subject]):
         control: the figures that should not.
         units: of figures that are no shares in [0, 1]; those of one unit share an axis.
         histogram: beginning of the names of figures that are counted over all trials, and their unit.
-        lines: curves to draw, name -> beginnings of the names of the figures along and up; what follows the beginnings
-            names the point.
+        lines: curves to draw, unit of a panel -> name of a line -> beginnings of the names of its figures along and up;
+            what follows the beginnings names the point.
+        along: unit of the figures along.
         size: of a bench's text and models where nothing else is asked for.
         num_seeds: trials that are reported.
     """
@@ -48,7 +49,8 @@ class Phenomenon(Generic[Subject]):
     control: tuple[str, ...]
     units: Mapping[str, str] = field(default_factory=dict)
     histogram: tuple[str, str] | None = None
-    lines: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    lines: Mapping[str, Mapping[str, tuple[str, str]]] = field(default_factory=dict)
+    along: str = ""
     size: Size = FULL
     num_seeds: int = 3
 
@@ -133,12 +135,12 @@ def plot(phenomenon: Phenomenon[Any], trials: Mapping[int, Mapping[str, float]])
     panels = [_dots(phenomenon, trials, unit) for unit in units]
     if phenomenon.histogram is not None:
         panels.append(_histogram(trials, *phenomenon.histogram))
-    if phenomenon.lines:
-        panels.append(_curves(trials, phenomenon.lines))
+    panels += [_curves(trials, lines, unit, phenomenon.along) for unit, lines in phenomenon.lines.items()]
     title = {"title": {"text": phenomenon.name.replace("_", " "), "color": INK}}
     if len(panels) == 1:
         return {**title, **panels[0]}
-    return {**title, "vconcat": panels, "resolve": {"scale": {"x": "independent", "y": "independent"}}}
+    scales = dict.fromkeys(("x", "y", "color") if phenomenon.lines else ("x", "y"), "independent")
+    return {**title, "vconcat": panels, "resolve": {"scale": scales}}
 
 
 def _dots(phenomenon: Phenomenon[Any], trials: Mapping[int, Mapping[str, float]], unit: str) -> dict[str, Any]:
@@ -197,24 +199,27 @@ def _histogram(trials: Mapping[int, Mapping[str, float]], beginning: str, unit: 
     }
 
 
-def _curves(trials: Mapping[int, Mapping[str, float]], lines: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+def _curves(
+    trials: Mapping[int, Mapping[str, float]], lines: Mapping[str, tuple[str, str]], unit: str, along: str
+) -> dict[str, Any]:
     """Return a curve a line and seed: the figures of each trial that begin as the line says, in the order along."""
     values = [
-        {"line": line, "seed": seed, "x": found[name], "y": found[up + name.removeprefix(along)]}
-        for line, (along, up) in lines.items()
+        {"line": line, "seed": seed, "x": found[name], "y": found[up + name.removeprefix(start)]}
+        for line, (start, up) in lines.items()
         for seed, found in trials.items()
         for name in found
-        if name.startswith(along)
+        if name.startswith(start)
     ]
+    colours = {"domain": list(lines), "range": [ORANGE, GREY]}
     return {
         "width": 420,
-        "height": 240,
+        "height": 160,
         "data": {"values": values},
         "mark": {"type": "line", "point": True, "strokeWidth": 1.5},
         "encoding": {
-            "x": {"field": "x", "type": "quantitative", "title": next(iter(lines.values()))[0]},
-            "y": {"field": "y", "type": "quantitative", "title": None, "scale": {"zero": False}},
-            "color": {"field": "line", "type": "nominal", "title": None, "sort": list(lines)},
+            "x": {"field": "x", "type": "quantitative", "title": along},
+            "y": {"field": "y", "type": "quantitative", "title": unit, "scale": {"zero": False}},
+            "color": {"field": "line", "type": "nominal", "title": None, "scale": colours},
             "detail": {"field": "seed"},
         },
     }
