@@ -156,7 +156,11 @@ def test_two_drafts_are_two_choices(house: Site) -> None:
 
 
 def test_a_conversation_as_long_as_the_context_still_leaves_room_for_a_rating(house: Site) -> None:
-    answer_to(house, house.client(), "bread " * 400, 5)
+    client = house.client()
+    asked = ask(client, "bread " * 400, seed=5)
+    events = read_events(client, asked["generations"][0]["id"])
+    assert [event["kind"] for event in events].count("done") == 1
+    assert events[-1]["kind"] == "done"  # not an error: answer and rating found a place
 
 
 def test_a_model_that_does_not_judge_is_refused_with_the_next_step(tmp_path: Path, tokenizer: Tokenizer) -> None:
