@@ -29,7 +29,8 @@ def list_phenomena() -> None:
 
 @command.command()
 @click.argument("name")
-@click.option("--seeds", type=click.IntRange(1, 100), default=None, help="Trials, seeds 1, 2, ...; as a rule 3.")
+@click.option("--seeds", type=click.IntRange(1, 100), default=None, help="Number of trials; as a rule 3.")
+@click.option("--first-seed", type=click.IntRange(1, 10**6), default=1, show_default=True, help="The others follow it.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=2, show_default=True, help="Of the CPU.")
 @click.option(
     "--recipe", default="quickstart", show_default=True, help="Whose assistants are measured, where NAME is about them."
@@ -37,12 +38,23 @@ def list_phenomena() -> None:
 @workspace_options
 @json_option
 def run(
-    name: str, seeds: int | None, threads: int, recipe: str, workspace: Path, database: str, *, as_json: bool
+    name: str,
+    seeds: int | None,
+    first_seed: int,
+    threads: int,
+    recipe: str,
+    workspace: Path,
+    database: str,
+    *,
+    as_json: bool,
 ) -> None:
-    """Measure NAME; lab/NAME.json and lab/NAME.svg of the workspace hold the result. A stopped run continues."""
-    trials = list(range(1, seeds + 1)) if seeds else None
+    """Measure NAME; lab/NAME.json and lab/NAME.svg of the workspace hold the result. A stopped run continues.
+
+    What each seed gave is kept in lab/NAME-SEED.json. These files may come from other machines: copied into the lab
+    folder of a workspace, they are not measured again.
+    """
     with open_job(open_workspace(workspace, database)) as job:
-        record = _measure(job, name, trials, threads, recipe)
+        record = _measure(job, name, seeds, first_seed, threads, recipe)
     for figure, mean in record["means"].items():
         values = ", ".join(f"{trial[figure]:.3f}" for trial in record["trials"].values())
         click.echo(f"{figure:<60} {mean:.3f} ± {record['spreads'][figure]:.3f}  ({values})")
@@ -50,7 +62,7 @@ def run(
         print_record(record)
 
 
-def _measure(job: Job, name: str, seeds: list[int] | None, threads: int, recipe: str) -> dict[str, Any]:
+def _measure(job: Job, name: str, num_seeds: int | None, first_seed: int, threads: int, recipe: str) -> dict[str, Any]:
     """Return the record of a phenomenon, whichever kind it is of."""
     from sanbai.cli.recipes import find_recipe, read_recipe
     from sanbai.foundation.device import Compute, apply_compute
@@ -61,6 +73,7 @@ def _measure(job: Job, name: str, seeds: list[int] | None, threads: int, recipe:
 
     if name not in KNOWN:
         raise UnknownNameError(f"{name}: no such phenomenon; known: {', '.join(KNOWN)}")
+    seeds = range(first_seed, first_seed + (num_seeds or KNOWN[name].num_seeds))
     if name in PHENOMENA:
         compute = Compute(num_threads=threads)
         apply_compute(compute)
