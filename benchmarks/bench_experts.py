@@ -3,7 +3,8 @@
     python -m benchmarks.bench_experts --threads 1 --repeats 7
 
 Forward and backward of one layer, a fresh batch each time, nothing dropped on either side. Each layer lives in a
-process of its own, as in training, and the processes take turns, so that a busy machine slows all alike. Printed are
+process of its own, as in training, and the processes take turns, so that a busy machine slows all alike. Ten turns
+warm them: a CPU's kernels are compiled for the sizes that they meet, as in the first steps of a training. Printed are
 medians of wall and processor time with the fastest and slowest turn; JSON goes to `benchmarks/results`. `products`
 are the dense layer's six matrix products alone: a layer that multiplies as much cannot take less.
 """
@@ -33,6 +34,7 @@ from sanbai.foundation.seeds import torch_generator
 from sanbai.model.experts import Experts, ExpertsConfig
 
 WIDTH, INNER_WIDTH, ROWS, LENGTH = 768, 3072, 16, 256
+WARM = 10
 LAYERS = ("dense", "sanbai", "transformers", "products")
 
 
@@ -98,18 +100,18 @@ def work(turns: Connection, name: str, num_experts: int, dtype: torch.dtype, thr
 def measure(
     num_experts: int, dtype: torch.dtype, *, threads: int, repeats: int
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return wall and processor seconds of each layer's turns, after two that warm it."""
+    """Return wall and processor seconds of each layer's turns, after those that warm it."""
     context = multiprocessing.get_context("spawn")
     ends = {}
     for name in LAYERS:
         ends[name], theirs = context.Pipe()
         context.Process(target=work, args=(theirs, name, num_experts, dtype, threads), daemon=True).start()
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in LAYERS}
-    for repeat in range(repeats + 2):
+    for repeat in range(WARM + repeats):
         for name, end in ends.items():
             end.send(repeat)
             seconds = end.recv()
-            if repeat >= 2:
+            if repeat >= WARM:
                 taken[name].append(seconds)
     for end in ends.values():
         end.send(None)

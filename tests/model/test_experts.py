@@ -56,7 +56,7 @@ def slow_experts(experts: Experts, x_BTD: Tensor, real_BT: Tensor, factor: float
                 taken[group, expert] = taken.get((group, expert), 0) + 1
                 up = x_BTD[b, t] @ experts.up[expert]
                 inner = up.clamp(min=0) if experts.gate is None else F.silu(x_BTD[b, t] @ experts.gate[expert]) * up
-                out = out + gate * (inner @ experts.down[expert])
+                out = out + gate * (inner @ experts.down[expert].T)
             rows.append(out)
     return torch.stack(rows).view_as(x_BTD)
 
@@ -101,7 +101,7 @@ def test_one_expert_is_exactly_the_dense_layer(gated: bool, dtype: torch.dtype) 
     x = random_input(2, 7, 8, dtype=dtype)
     inner = x @ experts.up[0]
     inner = inner.relu() if experts.gate is None else F.silu(x @ experts.gate[0]) * inner
-    dense = inner @ experts.down[0]
+    dense = inner @ experts.down[0].T
     out, _ = experts(x)
     assert torch.equal(out, dense)
     ours, theirs = (
@@ -127,7 +127,7 @@ def test_parity_with_the_switch_layer_of_transformers(capacity: int) -> None:
     with torch.no_grad():
         ours.router.copy_(theirs.router.classifier.weight)
         ours.up.copy_(torch.stack([expert.wi.weight.T for expert in dense]))
-        ours.down.copy_(torch.stack([expert.wo.weight.T for expert in dense]))
+        ours.down.copy_(torch.stack([expert.wo.weight for expert in dense]))
     x = random_input(3, T, 16, dtype=torch.float32)
     out, report = ours(x)
     expected = theirs(x)
@@ -137,8 +137,9 @@ def test_parity_with_the_switch_layer_of_transformers(capacity: int) -> None:
     torch.testing.assert_close(found["x"], wanted["x"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["router"], wanted["router.classifier.weight"], rtol=1e-4, atol=1e-5)
     for name, theirs_name in (("up", "wi"), ("down", "wo")):
-        stacked = torch.stack([wanted[f"experts.expert_{expert}.{theirs_name}.weight"].T for expert in range(E)])
-        torch.testing.assert_close(found[name], stacked, rtol=1e-4, atol=1e-5)
+        stacked = torch.stack([wanted[f"experts.expert_{expert}.{theirs_name}.weight"] for expert in range(E)])
+        ours_of = found[name] if name == "down" else found[name].transpose(1, 2)
+        torch.testing.assert_close(ours_of, stacked, rtol=1e-4, atol=1e-5)
 
 
 def test_parity_with_the_sparse_block_of_mixtral() -> None:
@@ -157,7 +158,7 @@ def test_parity_with_the_sparse_block_of_mixtral() -> None:
         ours.router.copy_(theirs.gate.weight)
         ours.gate.copy_(gate)
         ours.up.copy_(up)
-        ours.down.copy_(theirs.experts.down_proj.transpose(1, 2))
+        ours.down.copy_(theirs.experts.down_proj)
     x = random_input(3, 11, 16, dtype=torch.float32)
     out, _ = ours(x)
     expected = theirs(x)
@@ -167,7 +168,7 @@ def test_parity_with_the_sparse_block_of_mixtral() -> None:
     torch.testing.assert_close(found["x"], wanted["x"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found["router"], wanted["gate.weight"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(gate_up, wanted["experts.gate_up_proj"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found["down"].transpose(1, 2), wanted["experts.down_proj"], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found["down"], wanted["experts.down_proj"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("top_k", [1, 2])

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sanbai.model.grouped_product import grouped_product, padded_product
+from sanbai.model import grouped_product as module
+from sanbai.model.grouped_product import FILLED, filled_groups, grouped_product, padded_product
 
 COUNTS = pytest.mark.parametrize("counts", [[3, 0, 7, 1], [0, 0, 11, 0], [2, 2, 2, 2]])
 
@@ -65,3 +66,47 @@ def test_under_autocast_the_product_is_of_lower_precision_and_gradients_of_the_p
     (out.float() ** 2).sum().backward()
     assert rows.grad is not None
     assert rows.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("counts", [[70, 1, 64, 0, 33], [0, 0, 300]])
+def test_filled_groups_give_the_same_rows_and_gradients(counts: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "has_matrix_tiles", lambda _: True)
+    rows, matrices = make_operands(counts, 8, 16, torch.float32)
+    groups = filled_groups(rows, torch.tensor(counts))
+    assert groups.row_P is not None
+    assert groups.place_N is not None
+    assert groups.count_E.tolist() == [-(-count // FILLED) * FILLED for count in counts]
+    filled = grouped_product(rows[groups.row_P], matrices, groups.count_E)
+    out, expected = filled[groups.place_N], slow_product(rows, matrices, counts)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(4))
+    gradients = torch.autograd.grad((out * weight).sum(), (rows, matrices))
+    wanted = torch.autograd.grad((expected * weight).sum(), (rows, matrices))
+    torch.testing.assert_close(gradients, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_groups_of_few_rows_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "has_matrix_tiles", lambda _: True)
+    rows, _ = make_operands([3, 9, 2], 8, 16, torch.float32)
+    groups = filled_groups(rows, torch.tensor([3, 9, 2]))
+    assert groups.row_P is None
+    assert groups.count_E.tolist() == [3, 9, 2]
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["as they are", "turned"])
+@pytest.mark.parametrize("counts", [[5, 0, 11], [5, 0, 12]], ids=["rows that fit", "rows that do not"])
+def test_a_matrix_unit_gives_the_same_gradients(
+    counts: list[int], turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "has_matrix_tiles", lambda _: True)
+    rows, matrices = make_operands(counts, 8, 16, torch.float32)
+    if turned:
+        matrices = matrices.detach().transpose(1, 2).contiguous().requires_grad_()
+    used = matrices.transpose(1, 2) if turned else matrices
+    out, expected = grouped_product(rows, used, torch.tensor(counts)), slow_product(rows, used, counts)
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(4))
+    gradients = torch.autograd.grad((out * weight).sum(), (rows, matrices))
+    wanted = torch.autograd.grad((expected * weight).sum(), (rows, matrices))
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients, wanted, rtol=1e-5, atol=1e-5)
+    assert gradients[1].is_contiguous()

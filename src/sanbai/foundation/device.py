@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal
 
 import torch
@@ -53,6 +54,19 @@ def autocast(compute: Compute) -> Iterator[None]:
     """Run matrix products in the recipe's precision; in float32 this does nothing."""
     with torch.autocast(compute.device, dtype=torch.bfloat16, enabled=compute.precision == "bfloat16"):
         yield
+
+
+def has_matrix_tiles(tensor: torch.Tensor) -> bool:
+    """Whether products of this tensor are done by a CPU's matrix unit (AMX): bfloat16, also by autocast."""
+    if tensor.device.type != "cpu":
+        return False
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tensor.dtype
+    return dtype == torch.bfloat16 and _cpu_has_matrix_tiles()
+
+
+@cache
+def _cpu_has_matrix_tiles() -> bool:
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", bool)())
 
 
 def tune_allocator() -> None:

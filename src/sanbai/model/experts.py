@@ -4,11 +4,13 @@ Switch Transformer (Fedus et al. 2021, arXiv:2101.03961) with one choice a token
 out = sum_k gate_k expert_k(x); a token whose expert is full gets 0 and passes by the residual. Choices are sorted by
 expert and all experts multiplied at once (`grouped_product.py`); `routing.py` says who is read by whom.
 
-The router and the weighted sum are in float32 at least, also under autocast: an all-bfloat16 router diverges (table 2
-of the paper). Capacity is counted over the whole batch as in the paper, or over each row, as transformers does; only
-the latter, or no capacity, makes a row's numbers independent of its neighbours.
+The router is in float32 at least, also under autocast: an all-bfloat16 router diverges (table 2 of the paper). Its
+gates are cast to the rows' dtype before they weigh, as in the paper (section 2.4). Capacity is counted over the whole
+batch as in the paper, or over each row, as transformers does; only the latter, or no capacity, makes a row's numbers
+independent of its neighbours.
 
-Shapes: B rows, T positions, D width, F inner width, E experts, K choices a token, N = B T, A kept choices.
+Shapes: B rows, T positions, D width, F inner width, E experts, K choices a token, N = B T, A kept choices,
+P of them and the rows that fill their groups.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from torch import Tensor, nn
 from sanbai.foundation.errors import ModelError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.model.expert_parallel import local_experts, read_elsewhere, sum_over
-from sanbai.model.grouped_product import grouped_product
+from sanbai.model.grouped_product import filled_groups, grouped_product
 from sanbai.model.routing import assign, load_balancing_loss, router_entropy, router_z_loss
 
 
@@ -122,7 +124,7 @@ class Experts(nn.Module):
         self.router = nn.Parameter(torch.empty(E, width))
         self.gate = nn.Parameter(torch.empty(E, width, inner_width)) if gated else None
         self.up = nn.Parameter(torch.empty(E, width, inner_width))
-        self.down = nn.Parameter(torch.empty(E, inner_width, width))
+        self.down = nn.Parameter(torch.empty(E, width, inner_width))  # as a linear layer's: to, from
         self.group: dist.ProcessGroup | None = None
         if generator is not None:
             self.initialise(generator)
@@ -130,7 +132,7 @@ class Experts(nn.Module):
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw every matrix anew: normal with sigma = sqrt(initial_scale / fan-in), cut at two sigma (section 2.4)."""
-        fan_in = {"router": self.router.shape[1], "down": self.down.shape[1]}
+        fan_in = {"down": self.down.shape[2]}
         for name, parameter in self.named_parameters():
             std = math.sqrt(self.config.initial_scale / fan_in.get(name, self.router.shape[1]))
             nn.init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std, generator=generator)
@@ -183,7 +185,8 @@ class Experts(nn.Module):
         else:
             out_AD = read_elsewhere(x_AD, assignment.kept_E, self.group, partial(self._read, generator=generator))
             wanted_E = sum_over(self.group, wanted_E)  # the mean of the processes' losses is then that of one process
-        weighted_AD = out_AD * gate_NK.flatten().index_select(0, assignment.choice_A).unsqueeze(-1)
+        gate_A = gate_NK.flatten().index_select(0, assignment.choice_A)
+        weighted_AD = out_AD * gate_A.to(out_AD.dtype).unsqueeze(-1)
         out_ND = torch.zeros_like(x_ND, dtype=weighted_AD.dtype).index_add(0, assignment.token_A, weighted_AD)
 
         balance_loss = load_balancing_loss(probability_NE, wanted_E, real_N)
@@ -220,15 +223,18 @@ class Experts(nn.Module):
 
     def _read(self, x_AD: Tensor, kept_E: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return what each expert makes of its tokens, sorted by expert; not yet weighted."""
-        up_AF = grouped_product(x_AD, self.up, kept_E)
+        groups = filled_groups(x_AD, kept_E)
+        x_PD = x_AD if groups.row_P is None else x_AD.index_select(0, groups.row_P)
+        up_PF = grouped_product(x_PD, self.up, groups.count_E)
         if self.gate is None:
-            inner_AF = self.activation(up_AF)
+            inner_PF = self.activation(up_PF)
         else:
-            inner_AF = self.activation(grouped_product(x_AD, self.gate, kept_E)) * up_AF
+            inner_PF = self.activation(grouped_product(x_PD, self.gate, groups.count_E)) * up_PF
         if self.training and self.config.dropout:
             kept = 1 - self.config.dropout
-            inner_AF = inner_AF * torch.empty_like(inner_AF).bernoulli_(kept, generator=generator).div_(kept)
-        return grouped_product(inner_AF, self.down, kept_E)
+            inner_PF = inner_PF * torch.empty_like(inner_PF).bernoulli_(kept, generator=generator).div_(kept)
+        out_PD = grouped_product(inner_PF, self.down.transpose(1, 2), groups.count_E)
+        return out_PD if groups.place_N is None else out_PD.index_select(0, groups.place_N)
 
 
 def set_expert_dropout(model: nn.Module, dropout: float) -> None:

@@ -115,7 +115,7 @@ def stored_parameters(model: nn.Module, layout: Layout, head: Head) -> Iterator[
         names = tuple(f"{piece}.{part}".rstrip(".").replace("*", layer) for piece in pieces)
         if parameter.dim() == 3:
             names = tuple(names[0].replace("#", str(expert)) for expert in range(len(parameter)))
-            yield name, Stored(names, sizes=(), transposed=True)
+            yield name, Stored(names, sizes=(), transposed=not name.endswith(".down"))
             continue
         sizes = _piece_sizes(model, module, len(pieces)) or (parameter.shape[0],)
         yield name, Stored(names, sizes, transposed=parameter.dim() == 2 and module.endswith(layout.transposed))
