@@ -129,6 +129,23 @@ def test_direct_fits_the_files_preferences_and_its_lineage_names_them(folder: Pa
     assert registered.snapshots == (parents["snapshot"],)
 
 
+def test_direct_learns_as_an_adapter_over_the_model_that_it_starts_from(folder: Path) -> None:
+    (folder / "lora.toml").write_text(RECIPE + PRACTICE + '\n[adapter]\nmethod = "lora"\n')
+    code, out, talk = train(folder, "direct", "--json", recipe="lora.toml")
+    assert code == 0, talk
+    made = json.loads(out.splitlines()[-1])
+    start = manifest(folder, made["artifact"])["parents"]["start"]
+    written = folder / "workspace" / "artifacts" / made["artifact"]
+    settings = json.loads((written / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == start
+    assert made["metrics"]["adapter_parameters"] > 0
+    assert (written / "model.safetensors").exists()
+    (folder / "prefix.toml").write_text(RECIPE + PRACTICE + '\n[adapter]\nmethod = "prefix"\n')
+    code, _, talk = train(folder, "direct", "--start", start, recipe="prefix.toml")
+    assert code == 2
+    assert "adapter.method prefix changes a model before it has learned" in talk.splitlines()[-1]
+
+
 def make(folder: Path, recipe: str) -> Artifact:
     """Run `reject` in this process."""
     (folder / "other.toml").write_text(recipe)

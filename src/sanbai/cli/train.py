@@ -81,6 +81,7 @@ def command(
     from sanbai.rounds.material import open_material
     from sanbai.rounds.pipeline import Pipeline, check_start
     from sanbai.training.classify import classify_misfit
+    from sanbai.training.direct import check_adapter
     from sanbai.training.distill import distill_misfit
 
     if start and stage == "pretrain":
@@ -92,6 +93,8 @@ def command(
         raise RecipeError(f"{recipe}: {problem}")
     if stage == "distill" and not start and (problem := distill_misfit(resolved.model)):
         raise RecipeError(f"{recipe}: {problem}")
+    if stage == "direct":
+        check_adapter(resolved.adapter)
     space = open_workspace(workspace, database)
     store = open_store(space)
     check_name(name)

@@ -406,7 +406,7 @@ class Pipeline:
             snapshot: where the rankings are from.
             rankings: the ones that this model may see.
         """
-        recipe = self.recipe.direct
+        recipe, adapter = self.recipe.direct, self.recipe.adapter
 
         def build(stage: Stage) -> Mapping[str, Any]:
             return train_direct(
@@ -416,9 +416,10 @@ class Pipeline:
                 policy=load_language_model(start.path),
                 tokenizer=load_tokenizer(start),
                 rankings=rankings,
+                adapter=adapter,
             )
 
-        sections = self._with_compute(direct=recipe)
+        sections = self._with_compute(direct=recipe, adapter=adapter)
         num_steps = num_direct_steps(recipe, _num_training_prompts(rankings, recipe.validation_share))
         parents = {"start": start, "snapshot": snapshot}
         inputs = {"rankings": _digest(rankings)}

@@ -7,6 +7,8 @@ its answers count. Four losses (`objectives/direct.py`): DPO, IPO, SimPO, KTO.
 Departures: the papers have two answers a prompt and weigh pairs alike, here prompts weigh alike; AdamW and a cosine in
 the place of RMSprop and a constant rate.
 
+With an adapter, LoRA learns over one set of weights, and the reference is the model without it.
+
 Input: a supervised model, rankings. Output: a model folder. Metrics a step: `loss`, those of `pair_sums` as means over
 the step's pairs, `grad_norm`, `rate`; before the first step, every `evaluate_steps` and at the end the same on prompts
 that were not trained on, and what the policy answers to these. docs/stages/direct.md explains each.
@@ -14,7 +16,6 @@ that were not trained on, and what the policy answers to these. docs/stages/dire
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -27,17 +28,22 @@ from torch import Tensor
 
 from sanbai.data.rankings import Ranking
 from sanbai.foundation.device import Compute, autocast
+from sanbai.foundation.errors import UsageError
 from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
-from sanbai.foundation.seeds import derive_seed
+from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
 from sanbai.generation.engine import decoding_precision, generate
 from sanbai.generation.sampling import Sampling
+from sanbai.model.adapters.adapter import Adapted
+from sanbai.model.adapters.recipe import AdapterRecipe
+from sanbai.model.adapters.shared import adapt, copy_learning
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 from sanbai.objectives.direct import dpo_loss, ipo_loss, kl_baseline, kto_loss, pair_sums, simpo_loss
 from sanbai.objectives.language import token_logprobs
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.adapter_folder import NO_ADAPTER, save_merged
 from sanbai.training.checkpoint import Checkpoints, Weights
 from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -134,29 +140,39 @@ def train_direct(
     policy: LanguageModel,
     tokenizer: Tokenizer,
     rankings: Iterable[Ranking],
+    adapter: AdapterRecipe = NO_ADAPTER,
 ) -> dict[str, Any]:
     """Fit a policy to rankings and write it into the stage's folder.
+
+    With an adapter only that learns, and both it and the model with it merged are written.
 
     Args:
         stage: one step of its run is one optimizer step.
         recipe: section `[direct]`.
         compute: threads, precision, device; already applied to the process.
-        policy: the supervised model; a frozen copy of it is the reference. Changed in place.
+        policy: the supervised model, which is also the reference. Changed in place, unless an adapter learns.
         tokenizer: saved beside the model.
         rankings: all that may be learned from, those of held-out labelers already left out.
+        adapter: section `[adapter]`; its dropout is not used.
 
     Returns:
-        The last evaluation, steps and prompts.
+        The last evaluation, steps and prompts, and with an adapter the number of its parameters.
 
     Raises:
         DataError: no strict preference.
+        UsageError: the adapter is no LoRA.
+        ModelError: it does not fit the model.
         Interrupted: asked to stop; the state is saved.
     """
     limits = {"max_prompt_tokens": recipe.max_prompt_tokens, "max_response_tokens": recipe.max_response_tokens}
     elements = collect_ranked_prompts(tokenizer, rankings, **limits)
     training, held_out = split_by_prompt(elements, recipe.validation_share, seed=stage.seed)
-    policy = policy.to(compute.device)
-    reference = copy.deepcopy(policy)
+    base, adapted = policy.eval(), None
+    if adapter.method == "none":
+        policy = base.to(compute.device)
+    else:
+        policy, adapted = _adapt(stage, base, adapter, compute)
+    reference = copy_learning(policy)  # with an adapter: one of its own, whose products stay 0, over the same weights
     optimizer = Optimizer(policy, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(policy), optimizer=optimizer)
     step, _ = checkpoints.resume()
@@ -189,9 +205,37 @@ def train_direct(
             evaluate()
         checkpoints.after_step(step, {})
 
-    metrics = evaluate()
-    save_model(policy, stage.folder, tokenizer)
-    return {**metrics, "steps": step, "num_prompts": len(training), "num_validation_prompts": len(held_out)}
+    metrics: dict[str, Any] = evaluate()
+    metrics |= {"steps": step, "num_prompts": len(training), "num_validation_prompts": len(held_out)}
+    if adapted is None:
+        save_model(policy, stage.folder, tokenizer)
+        return metrics
+    save_merged(adapted, base, stage.folder, tokenizer, base=stage.parents.get("start"))
+    return {**metrics, "adapter_parameters": sum(each.numel() for each in adapted.parameters().values())}
+
+
+def check_adapter(adapter: AdapterRecipe) -> None:
+    """Refuse an adapter that begins as something else than nothing: the reference would not be the model.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if adapter.method not in {"none", "lora"}:
+        raise UsageError(
+            f"adapter.method {adapter.method} changes a model before it has learned; direct preference wants lora or "
+            "none, so that the reference is the model without it"
+        )
+
+
+def _adapt(
+    stage: Stage, base: LanguageModel, adapter: AdapterRecipe, compute: Compute
+) -> tuple[LanguageModel, Adapted]:
+    """Return a policy of the base's weights with a fresh LoRA, placed; the base itself has none."""
+    check_adapter(adapter)
+    adapted = adapt(base, adapter, torch_generator(stage.seed, "direct", "adapter"), compute)
+    policy = adapted.model
+    assert isinstance(policy, LanguageModel), "an adapter leaves its kind to a model"
+    return policy, adapted
 
 
 def answer_logprobs(model: LanguageModel, trees: Sequence[Tree], compute: Compute) -> Tensor:
