@@ -38,7 +38,7 @@ KINDS: dict[str, ModelKind] = {
     "expert-iteration": "policy",
     "self-judge": "policy",
 }
-#: Stages that learn from a round's rankings, or from those of files.
+#: Stages that learn from a round's rankings or those of files, or from the workspace's thumbs.
 FROM_RANKINGS = ("direct", "self-judge")
 #: Stages that answer prompts, and their sections: they start from a policy and need a reward model and a second judge.
 PRACTICE: dict[str, Literal["reject", "group", "expert_iteration"]] = {
@@ -141,14 +141,25 @@ def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | No
 
 
 def learn_from_rankings(pipeline: Pipeline, stage: str, store: Store) -> Artifact:
-    """Run a stage that fits rankings or ratings, from the model to start from or else the recipe's supervised one."""
+    """Run a stage that fits what people said, from the model to start from or else the recipe's supervised one."""
     from sanbai.rounds.comparisons import find_comparisons
+    from sanbai.rounds.thumbs import find_thumbs
 
-    comparisons = find_comparisons(pipeline, store)  # first: where there are none, nothing need be made
-    rankings = comparisons.rankings
+    # What people said first: where there is nothing, nothing need be made.
+    wanted = pipeline.recipe.direct.learn_from if stage == "direct" else "rankings"
+    comparisons = find_comparisons(pipeline, store) if wanted != "thumbs" else None
+    thumbs = find_thumbs(pipeline, store) if wanted != "rankings" else None
     policy = pipeline.start or make_model(pipeline, "supervise", store, None)
     if stage == "direct":
-        return pipeline.direct(policy, comparisons.snapshot, rankings.training)
+        sources = {"snapshot": comparisons, "thumbs": thumbs}
+        return pipeline.direct(
+            policy,
+            {role: source.snapshot for role, source in sources.items() if source},
+            comparisons.rankings.training if comparisons else [],
+            thumbs.answers if thumbs else [],
+        )
+    assert comparisons is not None, "only direct preference learns from thumbs alone"
+    rankings = comparisons.rankings
     taught = [*rankings.training, *rankings.judge]  # held-out labelers only measure
     return pipeline.self_judge(policy, comparisons.snapshot, pipeline.demonstrations(), taught)
 

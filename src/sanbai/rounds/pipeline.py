@@ -21,6 +21,7 @@ from sanbai.data.labeled import LabeledText, classes_of
 from sanbai.data.rankings import Ranking
 from sanbai.data.records import write_records
 from sanbai.data.shards import ShardReader, build_shards
+from sanbai.data.thumbs import ThumbedAnswer
 from sanbai.data.vocabulary import NUM_TOKENIZER_STEPS, build_tokenizer, load_tokenizer
 from sanbai.evaluation.answers import Contestant, chat_contestant, transcript_contestant
 from sanbai.evaluation.disagreement import disagreement
@@ -398,13 +399,20 @@ class Pipeline:
         inputs = {"rankings": _digest(rankings)}
         return self._run("model", name, "training", sections, parents, num_steps, build, inputs)
 
-    def direct(self, start: Artifact, snapshot: Artifact, rankings: Sequence[Ranking]) -> Artifact:
-        """Fit a model that answers, which is also the reference, to some rankings of a snapshot, without a judge.
+    def direct(
+        self,
+        start: Artifact,
+        snapshots: Mapping[str, Artifact],
+        rankings: Sequence[Ranking],
+        thumbs: Sequence[ThumbedAnswer] = (),
+    ) -> Artifact:
+        """Fit a model that answers, which is also the reference, to some rankings and thumbs, without a judge.
 
         Args:
             start: the model.
-            snapshot: where the rankings are from.
+            snapshots: where the rankings and thumbs are from, by role.
             rankings: the ones that this model may see.
+            thumbs: the same.
         """
         recipe, adapter = self.recipe.direct, self.recipe.adapter
 
@@ -416,13 +424,14 @@ class Pipeline:
                 policy=load_language_model(start.path),
                 tokenizer=load_tokenizer(start),
                 rankings=rankings,
+                thumbs=thumbs,
                 adapter=adapter,
             )
 
         sections = self._with_compute(direct=recipe, adapter=adapter)
-        num_steps = num_direct_steps(recipe, _num_training_prompts(rankings, recipe.validation_share))
-        parents = {"start": start, "snapshot": snapshot}
-        inputs = {"rankings": _digest(rankings)}
+        num_steps = num_direct_steps(recipe, _num_training_prompts([*rankings, *thumbs], recipe.validation_share))
+        parents = {"start": start, **snapshots}
+        inputs = {"rankings": _digest(rankings), **({"thumbs": _digest(thumbs)} if thumbs else {})}
         return self._run("model", "direct", "training", sections, parents, num_steps, build, inputs)
 
     def best_answers(self, policy: Artifact, reward: Artifact, judge: Artifact) -> Artifact:
@@ -874,12 +883,12 @@ def check_vocabulary(policy: Artifact, judges: Mapping[str, Artifact]) -> None:
             )
 
 
-def _num_training_prompts(rankings: Sequence[Ranking], validation_share: float) -> int:
+def _num_training_prompts(opinions: Sequence[Ranking | ThumbedAnswer], validation_share: float) -> int:
     """Return about how many different prompts are trained on; for the progress bar."""
-    return round(len({canonical_json(list(ranking.messages)) for ranking in rankings}) * (1 - validation_share))
+    return round(len({canonical_json(list(opinion.messages)) for opinion in opinions}) * (1 - validation_share))
 
 
-def _digest(rankings: Sequence[Ranking]) -> str:
-    """Return a hash of rankings, whatever their order."""
-    rows = sorted(canonical_json(ranking.to_row()) for ranking in rankings)
+def _digest(opinions: Sequence[Ranking] | Sequence[ThumbedAnswer]) -> str:
+    """Return a hash of rankings or thumbs, whatever their order."""
+    rows = sorted(canonical_json(opinion.to_row()) for opinion in opinions)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
