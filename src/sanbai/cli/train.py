@@ -79,7 +79,8 @@ def command(
     from sanbai.foundation.device import apply_compute
     from sanbai.foundation.errors import RecipeError
     from sanbai.rounds.material import open_material
-    from sanbai.rounds.pipeline import Pipeline, check_start
+    from sanbai.rounds.pipeline import Pipeline
+    from sanbai.rounds.stages.ancestry import check_start
     from sanbai.training.classify import classify_misfit
     from sanbai.training.direct import check_adapter
     from sanbai.training.distill import distill_misfit
