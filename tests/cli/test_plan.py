@@ -62,7 +62,7 @@ def test_eight_billion_parameters_are_aligned_on_eighty_gigabytes_by_lora_and_no
     # A tenth is left for what the plan does not know.
     assert {held["total"] <= 72e9 for held in record["stages"]["LoRA"].values()} == {True}
     assert {held["total"] > 80e9 for held in record["stages"]["whole models"].values()} == {True}
-    for stage in ("supervise", "reward", "ppo"):
+    for stage in ("supervise", "reward", "ppo", "direct"):
         (lora,) = (line for line in table if line.startswith(f"{stage}, LoRA"))
         (whole,) = (line for line in table if line.startswith(f"{stage}, whole models"))
         assert lora.endswith(": fits")

@@ -12,7 +12,13 @@ import pytest
 from tests.rounds.test_practice import RECIPE, write_files
 
 from sanbai.cli.train import make_model
+from sanbai.feedback.accounts import add_account
+from sanbai.feedback.consent import set_consent
+from sanbai.feedback.conversations import add_message, open_conversation
+from sanbai.feedback.generations import Ending, Plan, begin_generations, end_generation
+from sanbai.feedback.reactions import Thumb, add_thumb
 from sanbai.feedback.registry import find_model
+from sanbai.feedback.snapshots import models_touched_by
 from sanbai.feedback.store import Store
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.device import apply_compute
@@ -127,6 +133,57 @@ def test_direct_fits_the_files_preferences_and_its_lineage_names_them(folder: Pa
     registered = find_model(Store(Workspace(folder / "workspace").database_url), "mine")
     assert registered.kind == "policy"
     assert registered.snapshots == (parents["snapshot"],)
+
+
+def test_direct_learns_as_an_adapter_over_the_model_that_it_starts_from(folder: Path) -> None:
+    (folder / "lora.toml").write_text(RECIPE + PRACTICE + '\n[adapter]\nmethod = "lora"\n')
+    code, out, talk = train(folder, "direct", "--json", recipe="lora.toml")
+    assert code == 0, talk
+    made = json.loads(out.splitlines()[-1])
+    start = manifest(folder, made["artifact"])["parents"]["start"]
+    written = folder / "workspace" / "artifacts" / made["artifact"]
+    settings = json.loads((written / "adapter" / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == start
+    assert made["metrics"]["adapter_parameters"] > 0
+    assert (written / "model.safetensors").exists()
+    (folder / "prefix.toml").write_text(RECIPE + PRACTICE + '\n[adapter]\nmethod = "prefix"\n')
+    code, _, talk = train(folder, "direct", "--start", start, recipe="prefix.toml")
+    assert code == 2
+    assert "adapter.method prefix changes a model before it has learned" in talk.splitlines()[-1]
+
+
+def test_direct_learns_from_the_workspaces_thumbs_and_its_lineage_names_them(folder: Path) -> None:
+    kto = PRACTICE.replace("[direct]\n", '[direct]\nmethod = "kto"\nlearn_from = "thumbs"\n')
+    (folder / "thumbs.toml").write_text(RECIPE + kto)
+    code, _, talk = train(folder, "direct", recipe="thumbs.toml")
+    assert code == 2
+    assert "none of 0 thumbs may be learned from; let people who agree to it give thumbs" in talk.splitlines()[-1]
+
+    store = Store(Workspace(folder / "workspace").database_url)
+    store.create()
+    ada = add_account(store, "ada", "user")
+    set_consent(store, ada, granted=True)
+    for number in range(12):
+        place = open_conversation(store, ada)
+        asked = add_message(store, ada, place, content=f"{number}: who bakes?")
+        (answer,) = begin_generations(store, asked, [Plan("mine", {}, number, 4)])
+        end_generation(store, answer, f"answer {number % 3}", Ending("done", "stop", 3, 0.1))
+        add_thumb(store, ada, answer.message_id, Thumb(1 if number % 3 else -1))
+    code, out, talk = train(folder, "direct", "--json", "--name", "by-thumbs", recipe="thumbs.toml")
+    assert code == 0, talk
+    made = json.loads(out.splitlines()[-1])
+    assert made["metrics"]["num_thumbs_up"] + made["metrics"]["num_thumbs_down"] == made["metrics"]["num_prompts"] > 0
+    parents = manifest(folder, made["artifact"])["parents"]
+    assert parents.keys() == {"start", "thumbs"}
+    assert find_model(store, "by-thumbs").snapshots == (parents["thumbs"],)
+    assert models_touched_by(store, ada.id) == ["by-thumbs"]
+
+    (folder / "both.toml").write_text(RECIPE + kto.replace('"thumbs"', '"both"'))
+    code, out, talk = train(folder, "direct", "--json", recipe="both.toml")
+    assert code == 0, talk
+    made = json.loads(out.splitlines()[-1])
+    assert manifest(folder, made["artifact"])["parents"].keys() == {"start", "snapshot", "thumbs"}
+    assert made["metrics"]["num_prompts"] > made["metrics"]["num_thumbs_up"] > 0
 
 
 def make(folder: Path, recipe: str) -> Artifact:

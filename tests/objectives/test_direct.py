@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from tests.objectives.test_reward import PROMPTS, pairs, preferences
 from torch import Tensor
 
-from sanbai.objectives.direct import dpo_loss, ipo_loss, kl_baseline, kto_loss, simpo_loss
+from sanbai.objectives.direct import dpo_loss, ipo_loss, kl_baseline, kto_loss, simpo_loss, thumb_numbers
 
 RANDOM = random.Random(1)
 RATIOS = [[RANDOM.gauss(0, 3) for _ in range(9)] for _ in range(4)]
@@ -184,6 +185,57 @@ def test_the_baseline_is_a_mean_that_is_never_negative_and_carries_no_gradient()
     assert baseline.item() == pytest.approx(0.2)
     assert not baseline.requires_grad
     assert kl_baseline(-logratio_N).item() == 0.0
+
+
+@pytest.mark.parametrize("baseline", [0.0, 0.7])
+def test_kto_on_single_answers_is_trls_definition(baseline: float) -> None:
+    """Desirable ones first, then undesirable ones, weighed, in one mean; a prompt has one answer with one verdict."""
+    good, bad = [0.3, -1.2, 2.0, 0.1, 0.0], [1.1, -0.4]
+    losses = [1.5 * (1 - sigmoid(0.2 * (h - baseline))) for h in good]
+    losses += [3.0 * (1 - sigmoid(0.2 * (baseline - h))) for h in bad]
+    found = kto_loss(
+        torch.tensor([*good, *bad], dtype=torch.float64).unsqueeze(1),
+        torch.tensor([1.0] * 5 + [0.0] * 2, dtype=torch.float64).unsqueeze(1),
+        torch.tensor([0.0] * 5 + [1.0] * 2, dtype=torch.float64).unsqueeze(1),
+        torch.tensor(baseline, dtype=torch.float64),
+        beta=0.2, desirable_weight=1.5, undesirable_weight=3.0, denominator=7,
+    )  # fmt: skip
+    assert found.item() == pytest.approx(math.fsum(losses) / 7, rel=1e-12)
+
+
+def test_weights_against_the_numbers_let_few_thumbs_down_pull_as_hard_as_many_up() -> None:
+    """λ_D n_D = λ_U n_U, where policy and reference are one: the two kinds' gradients are equal and opposite."""
+    logratio_BK = torch.zeros(10, 1, dtype=torch.float64, requires_grad=True)
+    up_BK = torch.tensor([1.0] * 9 + [0.0], dtype=torch.float64).unsqueeze(1)
+    kto_loss(
+        logratio_BK, up_BK, 1 - up_BK, torch.tensor(0.0, dtype=torch.float64),
+        beta=0.1, desirable_weight=1.0, undesirable_weight=9.0, denominator=10,
+    ).backward()  # fmt: skip
+    assert logratio_BK.grad is not None
+    assert logratio_BK.grad[:9].sum().item() == pytest.approx(-logratio_BK.grad[9].item(), rel=1e-12)
+    assert logratio_BK.grad[0].item() < 0 < logratio_BK.grad[9].item()
+
+
+def test_thumbs_are_told_apart_as_scikit_learn_counts_it() -> None:
+    chance = random.Random(2)
+    ratios = [round(chance.gauss(0, 1), 1) for _ in range(40)]  # some are equal
+    thumbs = [(chance.randrange(3), chance.randrange(3)) for _ in ratios]
+    found = thumb_numbers(torch.tensor(ratios), torch.tensor(thumbs, dtype=torch.float32))
+    says = [(ratio, kind, thumb[1 - kind]) for ratio, thumb in zip(ratios, thumbs, strict=True) for kind in (0, 1)]
+    scores, kinds, weights = zip(*[one for one in says if one[2]], strict=True)
+    expected = roc_auc_score(kinds, scores, sample_weight=weights)
+    assert found["thumb_accuracy"] == pytest.approx(expected, rel=1e-6)
+    for name, place in (("up_logratio", 0), ("down_logratio", 1)):
+        counts = [thumb[place] for thumb in thumbs]
+        mean = math.fsum(r * n for r, n in zip(ratios, counts, strict=True)) / sum(counts)
+        assert found[name] == pytest.approx(mean, rel=1e-6)
+
+
+def test_what_no_thumb_says_anything_of_is_left_out() -> None:
+    ratio_N = torch.tensor([0.5, -1.0])
+    assert thumb_numbers(ratio_N, torch.zeros(2, 2)) == {}
+    assert thumb_numbers(ratio_N, torch.tensor([[1.0, 0.0], [3.0, 0.0]])) == {"up_logratio": pytest.approx(-0.625)}
+    assert thumb_numbers(torch.zeros(2), torch.eye(2))["thumb_accuracy"] == 0.5
 
 
 def test_very_large_margins_stay_finite() -> None:

@@ -29,9 +29,10 @@ from sanbai.foundation.workspace import Workspace
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.rounds.material import WorldMaterial
 from sanbai.rounds.panel import Panel
-from sanbai.rounds.pipeline import Pipeline, TaughtJudges
+from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.recipe import Recipe
 from sanbai.rounds.snapshot import read_snapshot_rankings
+from sanbai.rounds.stages.judges import TaughtJudges
 from sanbai.rounds.tasks import LabelRecipe, Task
 from sanbai.rounds.turn import Ancestry, Asked, Outcome, find_ancestry, make_ancestry, register_ancestry, turn
 

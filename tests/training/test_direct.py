@@ -308,6 +308,8 @@ def test_a_field_of_another_method_is_refused() -> None:
         DirectRecipe(margin=0.5)
     with pytest.raises(ValidationError, match="label_smoothing"):
         DirectRecipe(method="ipo", label_smoothing=0.1)
+    with pytest.raises(ValidationError, match='learn_from is of method = "kto" alone'):
+        DirectRecipe(learn_from="thumbs")
     with pytest.raises(ValidationError, match="batch_prompts of 2"):
         DirectRecipe(method="kto", batch_prompts=1)
     assert DirectRecipe.model_validate(DirectRecipe(method="simpo", margin=0.5).model_dump()).margin == 0.5
@@ -354,7 +356,8 @@ def test_trap_28_every_field_of_the_recipe_changes_the_run(
 
         return trace
 
-    of_others = ["desirable_weight", "margin", "undesirable_weight"]
+    # `learn_from` says what is given: `sanbai train` reads it.
+    of_others = ["desirable_weight", "learn_from", "margin", "undesirable_weight"]
     assert without_effect(RECIPE, OTHER, trace_with("dpo")) == sorted([*NEUTRAL, *of_others])
     rest = DirectRecipe.model_fields.keys()
     margin = without_effect(of_method("simpo"), {"margin": 3.0}, trace_with("simpo"))

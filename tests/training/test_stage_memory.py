@@ -13,7 +13,7 @@ from sanbai.foundation.seeds import torch_generator
 from sanbai.generation.engine import cast_for_decoding
 from sanbai.model.adapters.adapter import add_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
-from sanbai.model.adapters.shared import copy_learning, over_same_weights, place_models
+from sanbai.model.adapters.shared import adapt, copy_learning, over_same_weights, place_models
 from sanbai.model.attention import BLOCK
 from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
@@ -21,6 +21,7 @@ from sanbai.model.heads import LanguageModel, ScalarModel, new_scalar_head
 from sanbai.model.presets import PRESETS
 from sanbai.model.size import count_parameters, shape_of
 from sanbai.training.brake import Brake, Verdict
+from sanbai.training.direct import DirectRecipe
 from sanbai.training.gradients import learning
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -34,6 +35,7 @@ from sanbai.training.stage_memory import (
     count_factors,
     count_products,
     decoder_bytes,
+    direct_memory,
     practice_memory,
     reward_memory,
     supervise_memory,
@@ -114,6 +116,24 @@ def test_what_practice_holds_is_what_the_plan_says(precision: str) -> None:
     assert bytes_of(held) == pytest.approx(planned.weights + planned.learning - gradients, rel=0.01)
 
 
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_direct_preference_holds_is_what_the_plan_says(precision: str, whole: bool) -> None:
+    """Policy, reference and the optimizer after a step; the gradient has been let go."""
+    model = aligned(precision, AdapterRecipe() if whole else LORA)
+    policy = LanguageModel(CONFIG, torch_generator(0, "tests"))
+    if not whole:
+        policy = adapt(policy, LORA, torch_generator(1, "tests"), model.compute).model
+    reference, optimizer = copy_learning(policy), Optimizer(policy, OptimizerRecipe())
+    for parameter in learning(policy):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(1e-3)
+    held = weights_of(policy, reference) + [each for each in optimizer.tensors().values() if each.numel() > 1]
+    planned = direct_memory(model, DirectRecipe(), max_answers=4)
+    gradients = 2 * FLOAT * model.learned()
+    assert bytes_of(held) == pytest.approx(planned.weights + planned.learning - gradients, rel=0.01)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_a_forward_pass_keeps_is_what_the_plan_says(precision: str) -> None:
     model = aligned(precision)
@@ -148,11 +168,13 @@ def test_adapters_need_a_fraction_and_every_stage_is_counted() -> None:
     supervise = SuperviseRecipe(row_length=64, micro_batch_rows=1)
     reward = RewardRecipe(max_prompt_tokens=8, max_response_tokens=8, micro_batch_tokens=64)
     practice = PpoRecipe(micro_batch_tokens=64, max_new_tokens=8, ptx_row_length=64, rollout_rows=1)
+    direct = DirectRecipe(max_prompt_tokens=8, max_response_tokens=8, micro_batch_tokens=64)
     parameters = count_parameters(whole.shape).total
     for small, large in (
         (supervise_memory(lora, supervise), supervise_memory(whole, supervise)),
         (reward_memory(lora, reward, max_answers=2), reward_memory(whole, reward, max_answers=2)),
         (practice_memory(lora, practice, max_prompt_tokens=8), practice_memory(whole, practice, max_prompt_tokens=8)),
+        (direct_memory(lora, direct, max_answers=2), direct_memory(whole, direct, max_answers=2)),
     ):
         assert small.weights + small.learning < large.weights + large.learning
         assert small.total == small.weights + small.learning + max(small.activations, small.answering)

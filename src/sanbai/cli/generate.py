@@ -50,7 +50,7 @@ def command(
     from sanbai.generation.sampling import Sampling
     from sanbai.model.encoder_decoder import EncoderDecoder
     from sanbai.model.hugging_face import load_writer
-    from sanbai.rounds.pipeline import check_vocabulary
+    from sanbai.rounds.stages.judges import check_vocabulary
     from sanbai.text.chat_template import encode_prompt
     from sanbai.training.candidates import best_answer
     from sanbai.training.reward_model import load_reward_model

@@ -21,9 +21,10 @@ from sanbai.foundation.stage import Job
 from sanbai.foundation.workspace import Workspace
 from sanbai.rounds.material import FilesMaterial, WorldMaterial, open_material
 from sanbai.rounds.panel import split_panel, split_rankings
-from sanbai.rounds.pipeline import Pipeline, TaughtJudges
+from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.recipe import Recipe, check_assistant
 from sanbai.rounds.snapshot import read_snapshot_rankings
+from sanbai.rounds.stages.judges import TaughtJudges
 from sanbai.rounds.turn import (
     Ancestry,
     Asked,

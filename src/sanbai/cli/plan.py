@@ -83,7 +83,13 @@ def _find(name: str) -> tuple[Shape, float, int, Recipe | None]:
 def _stages(recipe: Recipe, shape: Shape) -> Stages:
     """Return what the stages that align a model hold, by LoRA where the recipe has it and as whole models."""
     from sanbai.model.adapters.recipe import AdapterRecipe
-    from sanbai.training.stage_memory import Aligned, practice_memory, reward_memory, supervise_memory
+    from sanbai.training.stage_memory import (
+        Aligned,
+        direct_memory,
+        practice_memory,
+        reward_memory,
+        supervise_memory,
+    )
 
     if recipe.pretrain.objective != "causal":
         return {}
@@ -95,6 +101,7 @@ def _stages(recipe: Recipe, shape: Shape) -> Stages:
             "supervise": supervise_memory(model, recipe.supervise),
             "reward": reward_memory(model, recipe.reward, max_answers=recipe.label.max_answers),
             "ppo": practice_memory(model, recipe.ppo, max_prompt_tokens=recipe.reward.max_prompt_tokens),
+            "direct": direct_memory(model, recipe.direct, max_answers=recipe.label.max_answers),
         }
     return found
 

@@ -38,7 +38,7 @@ KINDS: dict[str, ModelKind] = {
     "expert-iteration": "policy",
     "self-judge": "policy",
 }
-#: Stages that learn from a round's rankings, or from those of files.
+#: Stages that learn from a round's rankings or those of files, or from the workspace's thumbs.
 FROM_RANKINGS = ("direct", "self-judge")
 #: Stages that answer prompts, and their sections: they start from a policy and need a reward model and a second judge.
 PRACTICE: dict[str, Literal["reject", "group", "expert_iteration"]] = {
@@ -79,8 +79,10 @@ def command(
     from sanbai.foundation.device import apply_compute
     from sanbai.foundation.errors import RecipeError
     from sanbai.rounds.material import open_material
-    from sanbai.rounds.pipeline import Pipeline, check_start
+    from sanbai.rounds.pipeline import Pipeline
+    from sanbai.rounds.stages.ancestry import check_start
     from sanbai.training.classify import classify_misfit
+    from sanbai.training.direct import check_adapter
     from sanbai.training.distill import distill_misfit
 
     if start and stage == "pretrain":
@@ -92,6 +94,8 @@ def command(
         raise RecipeError(f"{recipe}: {problem}")
     if stage == "distill" and not start and (problem := distill_misfit(resolved.model)):
         raise RecipeError(f"{recipe}: {problem}")
+    if stage == "direct":
+        check_adapter(resolved.adapter)
     space = open_workspace(workspace, database)
     store = open_store(space)
     check_name(name)
@@ -138,14 +142,25 @@ def make_model(pipeline: Pipeline, stage: str, store: Store, judges: Judges | No
 
 
 def learn_from_rankings(pipeline: Pipeline, stage: str, store: Store) -> Artifact:
-    """Run a stage that fits rankings or ratings, from the model to start from or else the recipe's supervised one."""
+    """Run a stage that fits what people said, from the model to start from or else the recipe's supervised one."""
     from sanbai.rounds.comparisons import find_comparisons
+    from sanbai.rounds.thumbs import find_thumbs
 
-    comparisons = find_comparisons(pipeline, store)  # first: where there are none, nothing need be made
-    rankings = comparisons.rankings
+    # What people said first: where there is nothing, nothing need be made.
+    wanted = pipeline.recipe.direct.learn_from if stage == "direct" else "rankings"
+    comparisons = find_comparisons(pipeline, store) if wanted != "thumbs" else None
+    thumbs = find_thumbs(pipeline, store) if wanted != "rankings" else None
     policy = pipeline.start or make_model(pipeline, "supervise", store, None)
     if stage == "direct":
-        return pipeline.direct(policy, comparisons.snapshot, rankings.training)
+        sources = {"snapshot": comparisons, "thumbs": thumbs}
+        return pipeline.direct(
+            policy,
+            {role: source.snapshot for role, source in sources.items() if source},
+            comparisons.rankings.training if comparisons else [],
+            thumbs.answers if thumbs else [],
+        )
+    assert comparisons is not None, "only direct preference learns from thumbs alone"
+    rankings = comparisons.rankings
     taught = [*rankings.training, *rankings.judge]  # held-out labelers only measure
     return pipeline.self_judge(policy, comparisons.snapshot, pipeline.demonstrations(), taught)
 

@@ -51,7 +51,8 @@ def freeze(store: Store, *, up_to_round: int) -> Snapshot:
 
     rankings: `{"id","messages","responses","buckets","labeler","ratings","kind","round","source"}`, rankable ones only;
     `ratings` is empty unless every answer was rated.
-    thumbs: `{"id","messages","response","value","reason","comment","labeler","model","round","source"}`.
+    thumbs: `{"id","messages","response","value","finished","reason","comment","labeler","model","round","source"}`;
+    `finished` where the answer ended by itself.
     draft_choices: `{"id","messages","responses","choice","labeler","models","round","source"}`.
     conversations: `{"id","messages","source","labeler"}`, each path from a beginning to a last, whole answer.
     demonstrations: `{"id","messages","source","labeler","round"}`.
@@ -243,6 +244,7 @@ def _thumbs(
                 "messages": prompt,
                 "response": response["content"],
                 "value": row.value,
+                "finished": generations[row.message_id].finish_reason == "stop",
                 "reason": row.reason,
                 "comment": row.comment,
                 "labeler": labeler.name,
@@ -325,7 +327,9 @@ def _demonstrations(connection: Connection, givers: dict[str, Any], up_to: int, 
 def _ended_generations() -> Select[Any]:
     """Select the answers that a person has let end; what a failure or a restart cut short is nobody's words."""
     end = schema.generation_end
-    joined = select(schema.generation, end.c.state).join(end, end.c.generation_id == schema.generation.c.id)
+    joined = select(schema.generation, end.c.state, end.c.finish_reason).join(
+        end, end.c.generation_id == schema.generation.c.id
+    )
     return joined.where(end.c.state.in_(["done", "stopped"]))
 
 

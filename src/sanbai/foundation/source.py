@@ -34,7 +34,7 @@ def source_fingerprint(floor: str, *modules: str) -> str:
 
     Args:
         floor: the uppermost floor that counts whole.
-        modules: single files of floors above, relative to the package, such as `rounds/pipeline.py`.
+        modules: single files of floors above, relative to the package, such as `rounds/material.py`.
     """
     package = Path(__file__).parent.parent
     digest = hashlib.sha256()

@@ -82,7 +82,7 @@ def run_stage(
         floor: where the stage's code lives; its source and that of the floors below are part of the id.
         num_steps: length of the progress bar.
         build: writes files into `stage.folder` and returns the metrics.
-        modules: single source files of floors above that count too, such as `rounds/pipeline.py`.
+        modules: single source files of floors above that count too, such as `rounds/material.py`.
         inputs: whatever else determines the content (say, hashes of files from outside); part of the id.
 
     Raises:

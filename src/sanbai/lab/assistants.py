@@ -29,9 +29,10 @@ from sanbai.foundation.stage import Job
 from sanbai.model.hugging_face import load_language_model
 from sanbai.rounds.material import WorldMaterial
 from sanbai.rounds.panel import RankingsByUse, split_panel, split_rankings
-from sanbai.rounds.pipeline import Pipeline, knows_turns
+from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.practice import freeze_preferences
 from sanbai.rounds.recipe import Recipe
+from sanbai.rounds.stages.evaluation import knows_turns
 from sanbai.rounds.tasks import read_tasks
 from sanbai.rounds.turn import Ancestry, make_ancestry
 from sanbai.text.tokenizer import Tokenizer

@@ -22,7 +22,7 @@ from sanbai.lab.assistants import Assistants
 from sanbai.lab.trials import Phenomenon
 from sanbai.model.hugging_face import load_language_model
 from sanbai.objectives.best_of import best_of_kl_bound, best_of_value
-from sanbai.rounds.pipeline import MODULES
+from sanbai.rounds.stages.stage_runner import MODULES
 from sanbai.text.chat_template import encode_prompt
 from sanbai.training.candidates import draw_candidates, score_different
 from sanbai.training.ppo import train_ppo

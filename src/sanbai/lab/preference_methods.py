@@ -79,7 +79,7 @@ def direct(changes: Mapping[str, Any]) -> Callable[[Assistants], Artifact]:
                 **changes,
             }
         )
-        return pipeline.direct(assistants.ancestry.supervised, labels.snapshot, labels.by_use.training)
+        return pipeline.direct(assistants.ancestry.supervised, {"snapshot": labels.snapshot}, labels.by_use.training)
 
     return make
 

@@ -62,6 +62,7 @@ def as_pairs(elements: Sequence[RankedPrompt]) -> list[RankedPrompt]:
             f"{one.key} {better} {worse}",
             Tree(one.tree.prompt, (one.tree.answers[better], one.tree.answers[worse])),
             preference_22,
+            np.zeros((2, 2), dtype=np.float32),
         )
         for one in elements
         for better, worse in np.argwhere(one.preference_KK > 0).tolist()

@@ -144,6 +144,33 @@ def kl_baseline(logratio_N: Tensor) -> Tensor:
     return logratio_N.detach().mean().clamp_min(0)
 
 
+def thumb_numbers(logratio_N: Tensor, thumbs_N2: Tensor) -> dict[str, float]:
+    """Return what tells whether learning from thumbs is healthy; what no thumb says anything of is left out.
+
+    `thumb_accuracy`: share of pairs of a thumb up and a thumb down, whatever their prompts, of which the first is on
+    the answer of higher h, equal ones counting one half; it is the area under the ROC curve, ½ by chance however few
+    thumbs go down. `up_logratio`, `down_logratio`: the mean h of either.
+
+    Args:
+        logratio_N: h = log π(y|x) - log ρ(y|x), nats of the whole answer.
+        thumbs_N2: how many thumbs up, and how many down, each answer got.
+    """
+    order_N = logratio_N.argsort()
+    logratio_N, thumbs_N2 = logratio_N[order_N].double(), thumbs_N2[order_N].double()
+    up_N, down_N = thumbs_N2.unbind(1)
+    num_up, num_down = thumbs_N2.sum(0).tolist()
+    numbers = {}
+    if num_up and num_down:
+        down_before = F.pad(down_N.cumsum(0), (1, 0))
+        below_N, up_to_N = (down_before[torch.searchsorted(logratio_N, logratio_N, side=s)] for s in ("left", "right"))
+        numbers["thumb_accuracy"] = (up_N * (below_N + up_to_N)).sum().item() / (2 * num_up * num_down)
+    if num_up:
+        numbers["up_logratio"] = (logratio_N * up_N).sum().item() / num_up
+    if num_down:
+        numbers["down_logratio"] = (logratio_N * down_N).sum().item() / num_down
+    return numbers
+
+
 def pair_sums(
     reward_BK: Tensor, logprob_BK: Tensor, reference_logprob_BK: Tensor, preference_BKK: Tensor
 ) -> dict[str, Tensor]:

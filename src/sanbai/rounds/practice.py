@@ -30,8 +30,9 @@ from sanbai.foundation.stage import Job, Stage, run_stage
 from sanbai.model.hugging_face import load_language_model
 from sanbai.rounds.material import FilesMaterial
 from sanbai.rounds.panel import RankingsByUse
-from sanbai.rounds.pipeline import Pipeline, knows_turns
+from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.recipe import Recipe, check_assistant
+from sanbai.rounds.stages.evaluation import knows_turns
 from sanbai.rounds.turn import Ancestry, make_ancestry
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.reward_model import load_reward_model

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sanbai.data.rankings import Ranking, read_rankings
+from sanbai.feedback.registry import current_round
 from sanbai.feedback.snapshots import Snapshot, freeze, record_snapshot
 from sanbai.feedback.store import Store
 from sanbai.foundation.artifacts import Artifact
@@ -23,7 +24,18 @@ FILES = ("rankings", "thumbs", "draft_choices", "conversations", "demonstrations
 
 def freeze_snapshot(job: Job, store: Store, *, seed: int, round: int) -> Artifact:  # noqa: A002 - the field's word
     """Freeze what may be used of rounds up to this one, and remember which rows went in."""
-    snapshot = freeze(store, up_to_round=round)
+    return _publish(job, store, freeze(store, up_to_round=round), {"round": str(round)}, seed=seed)
+
+
+def freeze_thumbs(job: Job, store: Store, *, seed: int) -> Artifact:
+    """Freeze the thumbs alone that may be used until now, and remember which rows went in."""
+    found = freeze(store, up_to_round=current_round(store))
+    items = [item for item in found.items if item.source == "thumb"]
+    alone = replace(found, rankings=[], draft_choices=[], conversations=[], demonstrations=[], items=items)
+    return _publish(job, store, alone, {}, seed=seed)
+
+
+def _publish(job: Job, store: Store, snapshot: Snapshot, inputs: Mapping[str, str], *, seed: int) -> Artifact:
     content = {name: getattr(snapshot, name) for name in FILES}
 
     def build(stage: Stage) -> Mapping[str, Any]:
@@ -43,7 +55,7 @@ def freeze_snapshot(job: Job, store: Store, *, seed: int, round: int) -> Artifac
         floor="feedback",
         num_steps=1,
         build=build,
-        inputs={"content": hashlib.sha256(canonical_json(content).encode()).hexdigest(), "round": str(round)},
+        inputs={"content": hashlib.sha256(canonical_json(content).encode()).hexdigest(), **inputs},
     )
     record_snapshot(store, artifact.name, snapshot)
     return artifact

@@ -39,8 +39,10 @@ from sanbai.foundation.workspace import Workspace
 from sanbai.rounds.gate import Verdict, decide
 from sanbai.rounds.model_labeler import labeler_name, ranks_in_their_place
 from sanbai.rounds.panel import Panel, RankingsByUse, split_rankings
-from sanbai.rounds.pipeline import Pipeline, TaughtJudges, check_start
+from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.snapshot import freeze_snapshot, read_snapshot_rankings
+from sanbai.rounds.stages.ancestry import check_start
+from sanbai.rounds.stages.judges import TaughtJudges
 from sanbai.rounds.tasks import Task, read_tasks
 
 GATE = "gate"

@@ -14,7 +14,9 @@ from sanbai.model.adapters.adapter import Adapted, merge_adapter
 from sanbai.model.adapters.peft_folder import SETTINGS, load_adapter, save_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.adapters.shared import over_same_weights
-from sanbai.model.hugging_face import Model
+from sanbai.model.heads import LanguageModel
+from sanbai.model.hugging_face import Model, save_model
+from sanbai.text.tokenizer import Tokenizer
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -44,6 +46,22 @@ def merged(base: AnyModel, folder: Path) -> AnyModel:
     model = over_same_weights(base)
     merge_adapter(load_adapter(model, folder / ADAPTER))
     return model
+
+
+def save_merged(
+    adapted: Adapted, model: LanguageModel, folder: Path, tokenizer: Tokenizer, *, base: Artifact | None
+) -> None:
+    """Write an adapter into a stage's folder, and beside it the model with it merged.
+
+    Args:
+        adapted: what has learnt.
+        model: what it stands beside, as it was stored.
+        folder: the stage's.
+        tokenizer: saved beside the model.
+        base: the model's artifact, where there is one.
+    """
+    write_adapter(adapted, folder, base=base)
+    save_model(merged(model, folder), folder, tokenizer)
 
 
 def has_adapter(folder: Path, *, base: Artifact) -> bool:

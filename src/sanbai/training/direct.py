@@ -1,20 +1,23 @@
-"""Direct preference: learn from rankings without a reward model and without sampling.
+"""Direct preference: learn from rankings, or thumbs, without a reward model and without sampling.
 
 The policy's log-probabilities, less those of the model it was, are an implicit reward, and rankings are fitted with it
 as a reward model would fit them: a prompt with all its answers is one element of a batch, read once, and all pairs of
-its answers count. Four losses (`objectives/direct.py`): DPO, IPO, SimPO, KTO.
+its answers count. Four losses (`objectives/direct.py`): DPO, IPO, SimPO, KTO. KTO needs no pairs, and so learns from
+thumbs as well, each an opinion of one answer.
 
 Departures: the papers have two answers a prompt and weigh pairs alike, here prompts weigh alike; AdamW and a cosine in
 the place of RMSprop and a constant rate.
 
-Input: a supervised model, rankings. Output: a model folder. Metrics a step: `loss`, those of `pair_sums` as means over
-the step's pairs, `grad_norm`, `rate`; before the first step, every `evaluate_steps` and at the end the same on prompts
-that were not trained on, and what the policy answers to these. docs/stages/direct.md explains each.
+With an adapter, LoRA learns over one set of weights, and the reference is the model without it.
+
+Input: a supervised model, rankings or thumbs. Output: a model folder. Metrics a step: `loss`, those of `pair_sums` as
+means over the step's pairs, those of `thumb_numbers`, `grad_norm`, `rate`; before the first step, every
+`evaluate_steps` and at the end the same on prompts that were not trained on, and what the policy answers to these.
+docs/stages/direct.md explains each.
 """
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -26,18 +29,24 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from sanbai.data.rankings import Ranking
+from sanbai.data.thumbs import ThumbedAnswer
 from sanbai.foundation.device import Compute, autocast
+from sanbai.foundation.errors import UsageError
 from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
-from sanbai.foundation.seeds import derive_seed
+from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
 from sanbai.generation.engine import decoding_precision, generate
 from sanbai.generation.sampling import Sampling
+from sanbai.model.adapters.adapter import Adapted
+from sanbai.model.adapters.recipe import AdapterRecipe
+from sanbai.model.adapters.shared import adapt, copy_learning
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
-from sanbai.objectives.direct import dpo_loss, ipo_loss, kl_baseline, kto_loss, pair_sums, simpo_loss
+from sanbai.objectives.direct import dpo_loss, ipo_loss, kl_baseline, kto_loss, pair_sums, simpo_loss, thumb_numbers
 from sanbai.objectives.language import token_logprobs
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.adapter_folder import NO_ADAPTER, save_merged
 from sanbai.training.checkpoint import Checkpoints, Weights
 from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -49,6 +58,7 @@ from sanbai.training.ranked_prompts import (
     num_batches,
     split_by_prompt,
     stack_preferences,
+    stack_thumbs,
     to_grid,
 )
 from sanbai.training.rollouts import Rollouts, response_kl
@@ -63,6 +73,7 @@ OWN_FIELDS: dict[str, Method] = {
     "margin": "simpo",
     "desirable_weight": "kto",
     "undesirable_weight": "kto",
+    "learn_from": "kto",
 }
 #: Answers sampled at once for the evaluation.
 SAMPLED_ROWS = 64
@@ -83,9 +94,12 @@ class DirectRecipe(RecipeSection):
     margin: float = Field(default=0.0, ge=0.0)
     """Of `simpo`: γ, by how much the better answer's reward is to be higher; its authors' is 0.25 to 0.8 times β."""
     desirable_weight: float = Field(default=1.0, gt=0.0)
-    """Of `kto`: λ_D, weight of answers that were placed above another."""
+    """Of `kto`: λ_D, weight of answers that were placed above another, or got a thumb up."""
     undesirable_weight: float = Field(default=1.0, gt=0.0)
-    """Of `kto`: λ_U, weight of answers that were placed below another."""
+    """Of `kto`: λ_U, weight of answers that were placed below another, or got a thumb down. With n_D and n_U verdicts,
+    λ_D n_D / (λ_U n_U) should be near 1 (TRL warns outside 1 to 4/3): weigh the rarer ones more."""
+    learn_from: Literal["rankings", "thumbs", "both"] = "rankings"
+    """Of `kto`: from rankings, from the thumbs that people gave in the chat and let be used, or from both."""
     num_epochs: int = Field(default=1, ge=1, le=100)
     """How often the rankings are read; more than once soon over-fits."""
     batch_prompts: int = Field(default=64, ge=1)
@@ -134,29 +148,42 @@ def train_direct(
     policy: LanguageModel,
     tokenizer: Tokenizer,
     rankings: Iterable[Ranking],
+    thumbs: Sequence[ThumbedAnswer] = (),
+    adapter: AdapterRecipe = NO_ADAPTER,
 ) -> dict[str, Any]:
-    """Fit a policy to rankings and write it into the stage's folder.
+    """Fit a policy to rankings and thumbs and write it into the stage's folder.
+
+    With an adapter only that learns, and both it and the model with it merged are written.
 
     Args:
         stage: one step of its run is one optimizer step.
         recipe: section `[direct]`.
         compute: threads, precision, device; already applied to the process.
-        policy: the supervised model; a frozen copy of it is the reference. Changed in place.
+        policy: the supervised model, which is also the reference. Changed in place, unless an adapter learns.
         tokenizer: saved beside the model.
         rankings: all that may be learned from, those of held-out labelers already left out.
+        thumbs: the same; for `kto` alone.
+        adapter: section `[adapter]`; its dropout is not used.
 
     Returns:
-        The last evaluation, steps and prompts.
+        The last evaluation, steps, prompts, thumbs to learn from, and with an adapter the number of its parameters.
 
     Raises:
-        DataError: no strict preference.
+        DataError: no strict preference and no thumb.
+        UsageError: the adapter is no LoRA.
+        ModelError: it does not fit the model.
         Interrupted: asked to stop; the state is saved.
     """
+    assert recipe.method == "kto" or not thumbs, "the others compare"
     limits = {"max_prompt_tokens": recipe.max_prompt_tokens, "max_response_tokens": recipe.max_response_tokens}
-    elements = collect_ranked_prompts(tokenizer, rankings, **limits)
+    elements = collect_ranked_prompts(tokenizer, rankings, thumbs, **limits)
     training, held_out = split_by_prompt(elements, recipe.validation_share, seed=stage.seed)
-    policy = policy.to(compute.device)
-    reference = copy.deepcopy(policy)
+    base, adapted = policy.eval(), None
+    if adapter.method == "none":
+        policy = base.to(compute.device)
+    else:
+        policy, adapted = _adapt(stage, base, adapter, compute)
+    reference = copy_learning(policy)  # with an adapter: one of its own, whose products stay 0, over the same weights
     optimizer = Optimizer(policy, recipe.optimizer)
     checkpoints = Checkpoints(stage.run, recipe.checkpoint_steps, model=Weights(policy), optimizer=optimizer)
     step, _ = checkpoints.resume()
@@ -189,9 +216,40 @@ def train_direct(
             evaluate()
         checkpoints.after_step(step, {})
 
-    metrics = evaluate()
-    save_model(policy, stage.folder, tokenizer)
-    return {**metrics, "steps": step, "num_prompts": len(training), "num_validation_prompts": len(held_out)}
+    metrics: dict[str, Any] = evaluate()
+    metrics |= {"steps": step, "num_prompts": len(training), "num_validation_prompts": len(held_out)}
+    if thumbs:
+        counts = stack_thumbs(training).sum((0, 1)).long().tolist()
+        metrics |= dict(zip(("num_thumbs_up", "num_thumbs_down"), counts, strict=True))
+    if adapted is None:
+        save_model(policy, stage.folder, tokenizer)
+        return metrics
+    save_merged(adapted, base, stage.folder, tokenizer, base=stage.parents.get("start"))
+    return {**metrics, "adapter_parameters": sum(each.numel() for each in adapted.parameters().values())}
+
+
+def check_adapter(adapter: AdapterRecipe) -> None:
+    """Refuse an adapter that begins as something else than nothing: the reference would not be the model.
+
+    Raises:
+        UsageError: so it is.
+    """
+    if adapter.method not in {"none", "lora"}:
+        raise UsageError(
+            f"adapter.method {adapter.method} changes a model before it has learned; direct preference wants lora or "
+            "none, so that the reference is the model without it"
+        )
+
+
+def _adapt(
+    stage: Stage, base: LanguageModel, adapter: AdapterRecipe, compute: Compute
+) -> tuple[LanguageModel, Adapted]:
+    """Return a policy of the base's weights with a fresh LoRA, placed; the base itself has none."""
+    check_adapter(adapter)
+    adapted = adapt(base, adapter, torch_generator(stage.seed, "direct", "adapter"), compute)
+    policy = adapted.model
+    assert isinstance(policy, LanguageModel), "an adapter leaves its kind to a model"
+    return policy, adapted
 
 
 def answer_logprobs(model: LanguageModel, trees: Sequence[Tree], compute: Compute) -> Tensor:
@@ -225,11 +283,12 @@ def _prefer(
     *,
     learn: bool,
 ) -> dict[str, float]:
-    """Return the loss of whole prompts and means over their pairs; where `learn`, add the gradient to the policy's."""
+    """Return the loss of whole prompts, and numbers of their pairs and thumbs; where `learn`, add the gradient."""
     baseline = _baseline(policy, reference, batch, recipe, compute)
     batch = sorted(batch, key=lambda element: element.tree.num_tokens)  # like lengths together leave little padding
     groups = group_by_tokens([element.tree.num_tokens for element in batch], max_tokens=recipe.micro_batch_tokens)
     sums: list[dict[str, float]] = [{} for _ in groups]
+    said: list[tuple[Tensor, Tensor]] = [(torch.zeros(0), torch.zeros(0, 2)) for _ in groups]
 
     def loss_of(number: int) -> Tensor:
         part = [batch[index] for index in groups[number]]
@@ -237,13 +296,24 @@ def _prefer(
         # Graph and all, as the policy: without one attention takes other kernels, and equal weights would not be equal.
         reference_BK = to_grid(answer_logprobs(reference, trees, compute).detach(), part)
         logprob_BK = to_grid(answer_logprobs(policy, trees, compute), part)
-        preference_BKK = stack_preferences(part).to(logprob_BK)
+        preference_BKK, thumbs_BK2 = stack_preferences(part).to(logprob_BK), stack_thumbs(part).to(logprob_BK)
         length_BK = to_grid(torch.tensor([len(answer) for tree in trees for answer in tree.answers]), part)
         length_BK = length_BK.clamp_min(1).to(logprob_BK)
         reward_BK = implicit_rewards(logprob_BK.detach(), reference_BK, length_BK, recipe)
         found = pair_sums(reward_BK, logprob_BK.detach(), reference_BK, preference_BKK)
         sums[number] = {name: total.item() for name, total in found.items()}
-        return _loss(logprob_BK, reference_BK, length_BK, preference_BKK, baseline, recipe, denominator=len(batch))
+        said[number] = (logprob_BK.detach() - reference_BK).flatten().cpu(), thumbs_BK2.flatten(0, 1).cpu()
+        verdicts_BK2 = torch.stack([preference_BKK.sum(2), preference_BKK.sum(1)], dim=2) + thumbs_BK2
+        return _loss(
+            logprob_BK,
+            reference_BK,
+            length_BK,
+            preference_BKK,
+            verdicts_BK2,
+            baseline,
+            recipe,
+            denominator=len(batch),
+        )
 
     if learn:
         parts = [LossPart(policy, partial(loss_of, number)) for number in range(len(groups))]
@@ -257,7 +327,9 @@ def _prefer(
     totals: Counter[str] = Counter()
     for part_sums in sums:
         totals.update(part_sums)
-    return {"loss": loss, **{name: total / num_pairs for name, total in totals.items()}}
+    means = {name: total / num_pairs for name, total in totals.items()} if num_pairs else {}
+    logratio_N, thumbs_N2 = (torch.cat(tensors) for tensors in zip(*said, strict=True))
+    return {"loss": loss, **means, **thumb_numbers(logratio_N, thumbs_N2)}
 
 
 def implicit_rewards(
@@ -285,12 +357,16 @@ def _loss(
     reference_logprob_BK: Tensor,
     length_BK: Tensor,
     preference_BKK: Tensor,
+    verdicts_BK2: Tensor,
     baseline: Tensor,
     recipe: DirectRecipe,
     *,
     denominator: float,
 ) -> Tensor:
-    """Return the part of the recipe's loss that some prompts of a batch of `denominator` prompts have."""
+    """Return the part of the recipe's loss that some prompts of a batch of `denominator` prompts have.
+
+    `verdicts_BK2` is how often each answer was called good, and how often bad, by pairs and thumbs.
+    """
     logratio_BK = logprob_BK - reference_logprob_BK
     match recipe.method:
         case "dpo":
@@ -308,10 +384,11 @@ def _loss(
                 logprob_BK / length_BK, preference_BKK, beta=recipe.beta, margin=recipe.margin, denominator=denominator
             )
         case "kto":
+            good_BK, bad_BK = verdicts_BK2.unbind(2)
             return kto_loss(
                 logratio_BK,
-                preference_BKK.sum(2),
-                preference_BKK.sum(1),
+                good_BK,
+                bad_BK,
                 baseline,
                 beta=recipe.beta,
                 desirable_weight=recipe.desirable_weight,

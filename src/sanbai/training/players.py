@@ -22,7 +22,7 @@ from sanbai.model.adapters.shared import over_same_weights, place_models
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import load_language_model, load_scalar_head, load_scalar_model, save_model
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.adapter_folder import ADAPTER, has_adapter, merged, write_adapter
+from sanbai.training.adapter_folder import ADAPTER, has_adapter, save_merged
 from sanbai.training.reward_model import RewardModel, load_calibration, load_reward_model
 
 SavePolicy = Callable[[LanguageModel, Path, Tokenizer], None]
@@ -91,8 +91,7 @@ def load_adapted_players(stage: Stage, recipe: AdapterRecipe, compute: Compute) 
     )
 
     def save(trained: LanguageModel, folder: Path, tokenizer: Tokenizer) -> None:
-        write_adapter(replace(adapted, model=trained), folder, base=beside)
-        save_model(merged(origin, folder), folder, tokenizer)
+        save_merged(replace(adapted, model=trained), origin, folder, tokenizer, base=beside)
 
     return Players(
         policy,

@@ -1,4 +1,4 @@
-"""Ranked prompts: each with all its different answers and how often one was placed above another.
+"""Ranked prompts: each with all its different answers, how often one was placed above another, and their thumbs.
 
 A prompt with all its answers is one element of a batch: it is read once and so is every answer, and all pairs of its
 answers count together. Pairs spread over batches over-fit within one epoch, and read each answer K - 1 times.
@@ -8,6 +8,7 @@ Shapes: B prompts, K answers a prompt (padded to the largest K of the batch), N 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sanbai.data.rankings import Ranking
+from sanbai.data.thumbs import ThumbedAnswer
 from sanbai.foundation.errors import DataError
 from sanbai.foundation.files import canonical_json
 from sanbai.foundation.seeds import derive_seed
@@ -34,37 +36,51 @@ class RankedPrompt:
         key: names the prompt, equal for equal messages.
         tree: the prompt, and each different answer with its `<|end|>`.
         preference_KK: how many labelers placed answer i strictly above answer j.
+        thumbs_K2: how many thumbs up, and how many down, each answer got by itself.
     """
 
     key: str
     tree: Tree
     preference_KK: NDArray[np.float32]
+    thumbs_K2: NDArray[np.float32]
 
 
 def collect_ranked_prompts(
-    tokenizer: Tokenizer, rankings: Iterable[Ranking], *, max_prompt_tokens: int, max_response_tokens: int
+    tokenizer: Tokenizer,
+    rankings: Iterable[Ranking],
+    thumbs: Iterable[ThumbedAnswer] = (),
+    /,
+    *,
+    max_prompt_tokens: int,
+    max_response_tokens: int,
 ) -> list[RankedPrompt]:
-    """Bring all rankings of a prompt together, equal answers as one.
+    """Bring all rankings and thumbs of a prompt together, equal answers as one.
 
-    A preference between two equal texts says nothing and is dropped; so are prompts without any strict preference.
+    A preference between two equal texts says nothing and is dropped; so are prompts without any strict preference or
+    thumb.
 
     Args:
         tokenizer: encodes prompts and answers.
         rankings: of any number of labelers.
+        thumbs: of any number of people; each counts.
         max_prompt_tokens: longer prompts lose their beginning.
         max_response_tokens: longer answers are left out.
 
     Raises:
-        DataError: no strict preference at all.
+        DataError: no strict preference or thumb at all.
     """
-    by_prompt: dict[str, list[Ranking]] = {}
+    by_prompt: dict[str, tuple[list[Ranking], list[ThumbedAnswer]]] = defaultdict(lambda: ([], []))
     for ranking in rankings:
-        by_prompt.setdefault(canonical_json(list(ranking.messages)), []).append(ranking)
+        by_prompt[canonical_json(list(ranking.messages))][0].append(ranking)
+    for thumb in thumbs:
+        by_prompt[canonical_json(list(thumb.messages))][1].append(thumb)
     elements = []
     for key in sorted(by_prompt):
-        same = by_prompt[key]
-        texts = dict.fromkeys(text for ranking in same for text in ranking.responses)
-        prompt = encode_prompt(tokenizer, same[0].messages, max_tokens=max_prompt_tokens)
+        same, liked = by_prompt[key]
+        texts = dict.fromkeys([text for ranking in same for text in ranking.responses])
+        texts |= dict.fromkeys(thumb.response for thumb in liked)
+        messages = same[0].messages if same else liked[0].messages
+        prompt = encode_prompt(tokenizer, messages, max_tokens=max_prompt_tokens)
         answers = {text: tokenizer.encode(text) for text in texts}
         answers = {text: tokens for text, tokens in answers.items() if len(tokens) <= max_response_tokens}
         number = {text: index for index, text in enumerate(answers)}
@@ -74,11 +90,18 @@ def collect_ranked_prompts(
                 chosen, rejected = ranking.responses[better], ranking.responses[worse]
                 if chosen != rejected and chosen in number and rejected in number:
                     preference_KK[number[chosen], number[rejected]] += 1
-        if preference_KK.any():
+        thumbs_K2 = np.zeros((len(answers), 2), dtype=np.float32)
+        for thumb in liked:
+            if thumb.response in number:
+                thumbs_K2[number[thumb.response], 0 if thumb.value > 0 else 1] += 1
+        if preference_KK.any() or thumbs_K2.any():
             ended = tuple((*tokens, tokenizer.reserved.end) for tokens in answers.values())
-            elements.append(RankedPrompt(key, Tree(tuple(prompt), ended), preference_KK))
+            elements.append(RankedPrompt(key, Tree(tuple(prompt), ended), preference_KK, thumbs_K2))
     if not elements:
-        raise DataError("no ranking places one answer above another; collect rankings that are not all ties")
+        raise DataError(
+            f"no ranking places one answer of at most {max_response_tokens} tokens above another, and none has a "
+            "thumb; collect rankings that are not all ties, or raise max_response_tokens"
+        )
     return elements
 
 
@@ -119,6 +142,12 @@ def stack_preferences(part: Sequence[RankedPrompt]) -> Tensor:
         size = len(element.tree.answers)
         preference_BKK[number, :size, :size] = torch.from_numpy(element.preference_KK)
     return preference_BKK
+
+
+def stack_thumbs(part: Sequence[RankedPrompt]) -> Tensor:
+    """Return thumbs_BK2 of some prompts, 0 on padding."""
+    thumbs_N2 = torch.from_numpy(np.concatenate([element.thumbs_K2 for element in part]))
+    return torch.stack([to_grid(thumbs_N, part) for thumbs_N in thumbs_N2.unbind(1)], dim=2)
 
 
 def to_grid(value_N: Tensor, part: Sequence[RankedPrompt]) -> Tensor:

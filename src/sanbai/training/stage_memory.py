@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from sanbai.foundation.device import Compute
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.size import Shape, count_parameters
+from sanbai.training.direct import SAMPLED_ROWS, DirectRecipe
 from sanbai.training.practice import PracticeRecipe
 from sanbai.training.reward import RewardRecipe
 from sanbai.training.supervise import SuperviseRecipe
@@ -94,6 +95,28 @@ def reward_memory(model: Aligned, recipe: RewardRecipe, *, max_answers: int) -> 
     tokens = max(recipe.micro_batch_tokens, row)
     activations = tokens * activation_bytes(model, length=row)
     return _stage(model, num_learning=1, num_copies=0, num_frozen=0, activations=activations)
+
+
+def direct_memory(model: Aligned, recipe: DirectRecipe, *, max_answers: int) -> StageMemory:
+    """Return what direct preference holds: the policy learns, the reference is a copy of what learns.
+
+    A prompt with all its answers is one row, of whose answers every token has logits; policy and reference read it one
+    after the other. For an evaluation the policy answers prompts.
+    """
+    answers = max_answers * (recipe.max_response_tokens + 1)
+    row = recipe.max_prompt_tokens + answers
+    tokens = max(recipe.micro_batch_tokens, row)
+    logits = tokens * answers / row * (LOGIT_BYTES - FLOAT) * model.shape.vocab_size  # over no temperature
+    length = recipe.max_prompt_tokens + recipe.max_response_tokens
+    rows = min(SAMPLED_ROWS, recipe.num_sampled_prompts)
+    return _stage(
+        model,
+        num_learning=1,
+        num_copies=1,
+        num_frozen=0,
+        activations=tokens * activation_bytes(model, length=row) + logits,
+        answering=CACHE_COPY * cache_bytes(model, rows=rows, length=length) + decoder_bytes(model),
+    )
 
 
 def practice_memory(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens: int) -> StageMemory:

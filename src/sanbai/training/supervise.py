@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -21,15 +20,15 @@ from sanbai.foundation.errors import DataError, ModelError
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
-from sanbai.model.adapters.adapter import Adapted, add_adapter
+from sanbai.model.adapters.adapter import Adapted
 from sanbai.model.adapters.recipe import AdapterRecipe
-from sanbai.model.adapters.shared import over_same_weights, place_models
+from sanbai.model.adapters.shared import adapt
 from sanbai.model.experts import set_expert_dropout
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 from sanbai.text.chat_template import encode_conversation
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training.adapter_folder import NO_ADAPTER, merged, write_adapter
+from sanbai.training.adapter_folder import NO_ADAPTER, save_merged, write_adapter
 from sanbai.training.checkpoint import Checkpoints, Weights, cursor_in
 from sanbai.training.gradients import LossPart, add_gradient, differentiate
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
@@ -196,10 +195,10 @@ def supervise(
         save_model(model, stage.folder, tokenizer)
         return metrics
     metrics["adapter_parameters"] = sum(parameter.numel() for parameter in adapted.parameters().values())
-    write_adapter(adapted, stage.folder, base=stage.parents.get("base"))
     if adapter.method == "lora":
-        save_model(merged(base, stage.folder), stage.folder, tokenizer)
+        save_merged(adapted, base, stage.folder, tokenizer, base=stage.parents.get("base"))
     else:
+        write_adapter(adapted, stage.folder, base=stage.parents.get("base"))
         tokenizer.save(stage.folder)
     return metrics
 
@@ -212,12 +211,12 @@ def _adapt(
     Raises:
         ModelError: it does not fit the base, or leaves too little room.
     """
-    fresh = add_adapter(over_same_weights(base), adapter, torch_generator(stage.seed, "supervise", "adapter"))
-    model: LanguageModel
-    (model,) = place_models([fresh.model], device=compute.device, product_dtype=compute.product_dtype)
+    adapted = adapt(base, adapter, torch_generator(stage.seed, "supervise", "adapter"), compute)
+    model = adapted.model
+    assert isinstance(model, LanguageModel), "an adapter leaves its kind to a model"
     if recipe.row_length > (room := model.config.max_positions):
         raise ModelError(
             f"supervise.row_length {recipe.row_length} exceeds the {room} positions that the adapter leaves for a "
             "text; lower it, or adapter.num_virtual_tokens"
         )
-    return model, replace(fresh, model=model)
+    return model, adapted

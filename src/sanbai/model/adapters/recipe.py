@@ -27,7 +27,7 @@ class AdapterRecipe(RecipeSection):
     rank_stabilised: bool = False
     """Whether they are multiplied by alpha / sqrt(rank) instead (Kalajdzievski 2023, arXiv:2312.03732)."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """Share of LoRA's inputs set to 0 in fine-tuning; reward model and practice set none to 0."""
+    """Share of LoRA's inputs set to 0 in fine-tuning; reward model, practice and direct preference set none to 0."""
     targets: tuple[Projection, ...] = Field(default=("query", "value"), min_length=1)
     """The projections beside which LoRA stands: of attention `query`, `key`, `value`, `out`, of feed-forwards `gate`,
     `up`, `down`. GPT-1 and GPT-2 hold query, key and value in one matrix, which is adapted whole if one is named.

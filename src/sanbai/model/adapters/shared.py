@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from sanbai.foundation.device import Compute
+from sanbai.model.adapters.adapter import Adapted, add_adapter
 from sanbai.model.adapters.low_rank import LowRankLinear
+from sanbai.model.adapters.recipe import AdapterRecipe
+from sanbai.model.hugging_face import Model
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
@@ -22,6 +27,23 @@ AnyModel = TypeVar("AnyModel", bound=nn.Module)
 def over_same_weights(model: AnyModel) -> AnyModel:
     """Return modules of their own over a model's parameters: an adapter that one is given is not in the other."""
     return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
+def adapt(model: Model, recipe: AdapterRecipe, generator: torch.Generator, compute: Compute) -> Adapted:
+    """Return a model of the same weights with a fresh adapter, placed; the given one has none.
+
+    Args:
+        model: left as it is.
+        recipe: section `[adapter]`, with a method.
+        generator: of the fresh numbers.
+        compute: precision and device.
+
+    Raises:
+        ModelError: as `add_adapter`.
+    """
+    fresh = add_adapter(over_same_weights(model), recipe, generator)
+    (placed,) = place_models([fresh.model], device=compute.device, product_dtype=compute.product_dtype)
+    return replace(fresh, model=placed)
 
 
 def copy_learning(model: AnyModel) -> AnyModel:
