@@ -220,9 +220,9 @@ FAULTS = (
     Fault(
         12,
         "the sampler keeps old weights",
-        "training/ppo.py",
-        "sample(learner.policy, batch,",
-        "sample(learner.reference, batch,",
+        "training/roles.py",
+        "rollouts = sample(\n            self.models.policy,",
+        "rollouts = sample(\n            self.reference,",
         _TRAPS + "test_trap_12_the_sampler_follows_the_trainer_through_every_update",
     ),
     Fault(
@@ -472,9 +472,10 @@ FAULTS = (
     Fault(
         26,
         "answers are scored as their text encodes",
-        "training/ppo.py",
-        "reward(rollouts.prompts, rollouts.responses)",
-        "reward(rollouts.prompts, [tokenizer.encode(tokenizer.decode(each)) or [0] for each in rollouts.responses])",
+        "training/roles.py",
+        "self.reward(some.prompts, some.responses)",
+        "self.reward(some.prompts, [self.tokenizer.encode(self.tokenizer.decode(each)) or [0]"
+        " for each in some.responses])",
         _TRAPS + "test_trap_26_what_is_learned_is_what_was_drawn_though_its_text_encodes_otherwise",
     ),
     Fault(

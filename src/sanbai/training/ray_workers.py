@@ -94,10 +94,10 @@ class RayWorkers(Workers[AnyWorker]):
                 max_task_retries=-1,
                 scheduling_strategy="SPREAD",
             )
-            sent = self._ray.put(worker.elsewhere())
-            self._actors = [actor.remote([sent]) for _ in range(num)]
+            self._worker = self._ray.put(worker.elsewhere())  # held, for actors that are started anew
+            self._actors = [actor.remote([self._worker]) for _ in range(num)]
             self._wait([each.ready.remote() for each in self._actors], seconds=START_SECONDS)
-        except (ConnectionError, TimeoutError, RuntimeError) as error:
+        except (ConnectionError, TimeoutError, RuntimeError, self._ray.exceptions.RayError) as error:
             raise ResourceError(f"{recipe.address}: no workers on this Ray cluster: {first_line(error)}") from None
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
