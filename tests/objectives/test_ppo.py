@@ -46,7 +46,7 @@ def test_a_token_beyond_the_trust_interval_stops_pulling_the_same_way(
     assert logprob_N.grad.item() == pytest.approx(-ratio * advantage if moves else 0.0)
 
 
-def test_the_decoupled_loss_equals_a_slow_loop_over_three_policies() -> None:
+def test_trap_12_the_decoupled_loss_equals_a_slow_loop_over_three_policies() -> None:
     generator = torch.Generator().manual_seed(0)
     now, proximal, behaviour, advantage = (torch.randn(3, 4, generator=generator).double() for _ in range(4))
     mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 1, 1, 0]])

@@ -227,6 +227,14 @@ FAULTS = (
     ),
     Fault(
         12,
+        "stale tokens count like fresh ones",
+        "objectives/ppo.py",
+        "surrogate_BT = weight_BT * surrogate_BT",
+        "surrogate_BT = 1.0 * surrogate_BT",
+        _LOSSES + "test_trap_12_the_decoupled_loss_equals_a_slow_loop_over_three_policies",
+    ),
+    Fault(
+        12,
         "the sampler reports log-probabilities at temperature 1",
         "generation/sampling.py",
         "logprob_BV = torch.log_softmax(logits_BV / sampling.temperature, dim=-1)\n"
@@ -459,6 +467,14 @@ FAULTS = (
         "training/buffer.py",
         'self._num_steps = int(tensors["num_steps"])',
         "self._num_steps = 0",
+        "tests/training/test_buffer.py::test_trap_25_stopped_before_any_step_of_an_update_it_goes_on_with_that_step",
+    ),
+    Fault(
+        25,
+        "the batch ahead is not saved",
+        "training/ppo.py",
+        '"buffer": buffer, "ahead": ahead}',
+        '"buffer": buffer}',
         "tests/training/test_buffer.py::test_trap_25_stopped_before_any_step_of_an_update_it_goes_on_with_that_step",
     ),
     Fault(

@@ -44,7 +44,7 @@ def measure(assistants: Assistants) -> dict[str, float]:
 
 STALE_PRACTICE = Phenomenon[Assistants](
     name="stale_practice",
-    claim="Practice by answers that are one update old, weighted by importance, ends where practice by fresh ones does.",
+    claim="Practice by answers one update old, weighted by importance, ends where practice by fresh ones does.",
     measure=measure,
     effect=(
         "gold utility, stale",
