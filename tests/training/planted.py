@@ -206,7 +206,7 @@ FAULTS = (
         "the old log-probabilities are the sampler's",
         "training/ppo.py",
         "readings.logprob_NR,\n                readings.value_NR,",
-        "experience.rollouts.sampler_logprobs(),\n                readings.value_NR,",
+        "rollouts.sampler_logprobs(),\n                readings.value_NR,",
         _PPO + "test_trap_10_the_first_minibatchs_ratio_is_one",
     ),
     Fault(
@@ -271,8 +271,8 @@ FAULTS = (
         15,
         "each part of a minibatch is a mean of its own",
         "training/ppo.py",
-        "logprob_GR, old_logprob_GR, advantage_GR, mask_GR, clip=recipe.clip, denominator=denominator",
-        "logprob_GR, old_logprob_GR, advantage_GR, mask_GR, clip=recipe.clip, denominator=mask_GR.sum()",
+        "clip=recipe.clip,\n                denominator=denominator,",
+        "clip=recipe.clip,\n                denominator=mask_GR.sum(),",
         _TRAPS + "test_trap_15_policy_and_value_gradients_do_not_depend_on_the_micro_batch",
     ),
     Fault(
