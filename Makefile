@@ -54,7 +54,7 @@ bench-generation: setup ## measure generation beside transformers; some minutes 
 	$(BIN)/python -m benchmarks.bench_generation $(ARGS)
 
 evidence-alignment: setup ## measure what each stage of alignment brings and costs, three seeds; hours, resumable (ARGS="--seeds 1")
-	for table in alignment_tax preference_methods over_optimisation recollected_rankings supervise_epochs length_liking hostile_labelers named_faults; do \
+	for table in alignment_tax preference_methods over_optimisation recollected_rankings supervise_epochs length_liking hostile_labelers named_faults stale_practice; do \
 		$(BIN)/sanbai lab run $$table $(ARGS) || exit 1; done
 
 browser: ## install Debian's Chromium for the browser tests where it is missing and can be had

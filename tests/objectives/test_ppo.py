@@ -11,6 +11,7 @@ from sanbai.objectives.ppo import (
     clipped_policy_loss,
     clipped_value_loss,
     explained_variance,
+    importance_weights,
 )
 
 
@@ -43,6 +44,49 @@ def test_a_token_beyond_the_trust_interval_stops_pulling_the_same_way(
     loss.backward()  # type: ignore[no-untyped-call]
     assert logprob_N.grad is not None
     assert logprob_N.grad.item() == pytest.approx(-ratio * advantage if moves else 0.0)
+
+
+def test_trap_12_the_decoupled_loss_equals_a_slow_loop_over_three_policies() -> None:
+    generator = torch.Generator().manual_seed(0)
+    now, proximal, behaviour, advantage = (torch.randn(3, 4, generator=generator).double() for _ in range(4))
+    mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 1, 1, 0]])
+    total = 0.0
+    for row, column in mask.nonzero().tolist():
+        new, old, then, gain = (each[row, column].item() for each in (now, proximal, behaviour, advantage))
+        ratio, weight = math.exp(new - old), min(math.exp(old - then), 1.5)
+        total -= weight * min(ratio * gain, min(max(ratio, 0.8), 1.2) * gain)
+    weight = importance_weights(proximal, behaviour, mask, cap=1.5)
+    found = clipped_policy_loss(now.double(), proximal, advantage, mask, clip=0.2, denominator=7, weight_BT=weight)
+    assert found.item() == pytest.approx(total / 7, rel=1e-12)
+
+
+def test_where_the_answering_policy_is_the_learning_one_the_decoupled_loss_is_the_plain_one_to_the_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    now, old, advantage = (torch.randn(8, 5, generator=generator) for _ in range(3))
+    mask = (torch.arange(5) < torch.tensor([5, 1, 2, 5, 3, 1, 1, 4])[:, None]).float()
+    weight = importance_weights(old, old.clone(), mask, cap=2.0)
+    assert torch.equal(weight, torch.ones(8, 5))
+    plain = clipped_policy_loss(now, old, advantage, mask, clip=0.2, denominator=22)
+    found = clipped_policy_loss(now, old, advantage, mask, clip=0.2, denominator=22, weight_BT=weight)
+    assert torch.equal(found, plain)
+
+
+def test_weighted_means_under_the_policy_that_drew_are_means_under_the_one_that_learns() -> None:
+    """Over all tokens of a vocabulary, nothing sampled; a cap that binds takes weight away."""
+    generator = torch.Generator().manual_seed(0)
+    proximal, behaviour = (torch.randn(9, generator=generator).double().log_softmax(0) for _ in range(2))
+    what = torch.randn(9, generator=generator).double()
+    weight = importance_weights(proximal, behaviour, torch.ones(9), cap=1e9)
+    assert (behaviour.exp() * weight * what).sum().item() == pytest.approx((proximal.exp() * what).sum().item())
+    capped = importance_weights(proximal, behaviour, torch.ones(9), cap=1.0)
+    assert torch.equal(capped, weight.clamp(max=1.0))
+    assert (behaviour.exp() * capped).sum() < 1
+
+
+def test_what_a_mask_hides_weighs_one_whatever_it_is() -> None:
+    hidden = torch.tensor([0.5, float("nan"), float("-inf")])
+    found = importance_weights(hidden, torch.zeros(3), torch.tensor([1.0, 0.0, 0.0]), cap=9.0)
+    assert found.tolist() == pytest.approx([math.exp(0.5), 1.0, 1.0])
 
 
 @pytest.mark.parametrize(

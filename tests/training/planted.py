@@ -206,7 +206,7 @@ FAULTS = (
         "the old log-probabilities are the sampler's",
         "training/ppo.py",
         "readings.logprob_NR,\n                readings.value_NR,",
-        "experience.rollouts.sampler_logprobs(),\n                readings.value_NR,",
+        "rollouts.sampler_logprobs(),\n                readings.value_NR,",
         _PPO + "test_trap_10_the_first_minibatchs_ratio_is_one",
     ),
     Fault(
@@ -220,10 +220,18 @@ FAULTS = (
     Fault(
         12,
         "the sampler keeps old weights",
-        "training/ppo.py",
-        "sample(learner.policy, batch,",
-        "sample(learner.reference, batch,",
+        "training/roles.py",
+        "rollouts = sample(\n            self.models.policy,",
+        "rollouts = sample(\n            self.reference,",
         _TRAPS + "test_trap_12_the_sampler_follows_the_trainer_through_every_update",
+    ),
+    Fault(
+        12,
+        "stale tokens count like fresh ones",
+        "objectives/ppo.py",
+        "surrogate_BT = weight_BT * surrogate_BT",
+        "surrogate_BT = 1.0 * surrogate_BT",
+        _LOSSES + "test_trap_12_the_decoupled_loss_equals_a_slow_loop_over_three_policies",
     ),
     Fault(
         12,
@@ -263,8 +271,8 @@ FAULTS = (
         15,
         "each part of a minibatch is a mean of its own",
         "training/ppo.py",
-        "logprob_GR, old_logprob_GR, advantage_GR, mask_GR, clip=recipe.clip, denominator=denominator",
-        "logprob_GR, old_logprob_GR, advantage_GR, mask_GR, clip=recipe.clip, denominator=mask_GR.sum()",
+        "clip=recipe.clip,\n                denominator=denominator,",
+        "clip=recipe.clip,\n                denominator=mask_GR.sum(),",
         _TRAPS + "test_trap_15_policy_and_value_gradients_do_not_depend_on_the_micro_batch",
     ),
     Fault(
@@ -463,6 +471,14 @@ FAULTS = (
     ),
     Fault(
         25,
+        "the batch ahead is not saved",
+        "training/ppo.py",
+        '"buffer": buffer, "ahead": ahead}',
+        '"buffer": buffer}',
+        "tests/training/test_buffer.py::test_trap_25_stopped_before_any_step_of_an_update_it_goes_on_with_that_step",
+    ),
+    Fault(
+        25,
         "pretraining rows begin again",
         "training/ppo.py",
         'cursor_in(state, "documents"),',
@@ -472,9 +488,10 @@ FAULTS = (
     Fault(
         26,
         "answers are scored as their text encodes",
-        "training/ppo.py",
-        "reward(rollouts.prompts, rollouts.responses)",
-        "reward(rollouts.prompts, [tokenizer.encode(tokenizer.decode(each)) or [0] for each in rollouts.responses])",
+        "training/roles.py",
+        "self.reward(some.prompts, some.responses)",
+        "self.reward(some.prompts, [self.tokenizer.encode(self.tokenizer.decode(each)) or [0]"
+        " for each in some.responses])",
         _TRAPS + "test_trap_26_what_is_learned_is_what_was_drawn_though_its_text_encodes_otherwise",
     ),
     Fault(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,6 +46,8 @@ def test_a_loaded_buffer_holds_what_was_saved_to_the_last_bit() -> None:
     assert [list(prompt) for prompt in loaded.gathered.rollouts.prompts] == held.rollouts.prompts
     assert loaded.gathered.rollouts.completions == held.rollouts.completions
     assert_same_bits(loaded.tensors(), buffer.tensors())
+    stale = replace(held, behaviour_logprob_NR=torch.randn(2, 3))
+    assert_same_bits(Gathered.from_tensors(stale.tensors()).tensors(), stale.tensors())
     assert loaded.means() == buffer.means() == {"policy_loss": (0.1 + 0.2) / 2, "value_loss": (0.2 + 1 / 3) / 2}
     assert list(loaded.left_of(["first", "second", "third"])) == ["third"]
     loaded.load({})
@@ -70,12 +73,12 @@ def train(
         }
     )
 
-    def run(name: str, interrupt: Interrupt = lambda _: None) -> tuple[dict[str, Any], int]:
+    def run(name: str, interrupt: Interrupt = lambda _: None, **changes: Any) -> tuple[dict[str, Any], int]:
         for num_starts in range(1, 500):
             stage = open_stage(name)
             interrupt(stage)
             try:
-                metrics = start(stage, compute, model, tokenizer, items, recipe)
+                metrics = start(stage, compute, model, tokenizer, items, recipe.model_copy(update=changes))
             except Interrupted:
                 continue
             rows = read_metrics(stage.run.folder)
@@ -96,9 +99,9 @@ def assert_same_outcome(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert_same_bits(first["weights"], second["weights"])
 
 
-@pytest.mark.parametrize("patience", [19, 23])
+@pytest.mark.parametrize(("patience", "staleness"), [(19, 0), (23, 0), (19, 1), (23, 1)])
 def test_trap_25_asked_to_stop_anywhere_again_and_again_it_ends_in_the_same_bits(
-    train: Callable[..., tuple[dict[str, Any], int]], patience: int
+    train: Callable[..., tuple[dict[str, Any], int]], patience: int, staleness: int
 ) -> None:
     """Each start is asked to stop the n-th time it looks: while sampling, reading, learning, or asking the judge."""
     moments = set()
@@ -118,19 +121,23 @@ def test_trap_25_asked_to_stop_anywhere_again_and_again_it_ends_in_the_same_bits
             step, tensors, _ = found
             moments.add((step, int(tensors.get("buffer:num_steps", -1))))
 
-    undisturbed, _ = train("undisturbed")
-    stopped, num_starts = train("stopped", interrupt)
+    undisturbed, _ = train("undisturbed", staleness=staleness)
+    stopped, num_starts = train("stopped", interrupt, staleness=staleness)
     assert num_starts > 5
     assert len({moment for moment in moments if moment[1] > 0}) > 2  # in the middle of updates
     assert_same_outcome(stopped, undisturbed)
 
 
+@pytest.mark.parametrize("staleness", [0, 1])
 @pytest.mark.parametrize("step_killed", [0, 2, 5])
 def test_trap_25_stopped_before_any_step_of_an_update_it_goes_on_with_that_step(
-    train: Callable[..., tuple[dict[str, Any], int]], monkeypatch: pytest.MonkeyPatch, step_killed: int
+    train: Callable[..., tuple[dict[str, Any], int]],
+    monkeypatch: pytest.MonkeyPatch,
+    step_killed: int,
+    staleness: int,
 ) -> None:
     """An update has four steps of policy and value; the first start stops before the given one of the run."""
-    undisturbed, _ = train("undisturbed")
+    undisturbed, _ = train("undisturbed", staleness=staleness)
     stages: list[Stage] = []
     steps: list[float] = []
     step = Optimizer.step
@@ -142,7 +149,7 @@ def test_trap_25_stopped_before_any_step_of_an_update_it_goes_on_with_that_step(
         return step(self, rate)
 
     monkeypatch.setattr(Optimizer, "step", counting)
-    stopped, num_starts = train("stopped", stages.append)
+    stopped, num_starts = train("stopped", stages.append, staleness=staleness)
     assert num_starts == 2
     assert len(steps) == 2 * 4 * 3  # none was taken twice
     assert_same_outcome(stopped, undisturbed)

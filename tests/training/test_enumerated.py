@@ -167,8 +167,9 @@ def optimum(reference: Sequence[float], kl_coef: float) -> list[float]:
     return [weight / math.fsum(weights) for weight in weights]
 
 
+@pytest.mark.parametrize("staleness", [0, 1])
 def test_practice_reaches_the_optimum_of_reward_less_kl(
-    open_stage: Open, items: EncodedItems, compute: Compute
+    open_stage: Open, items: EncodedItems, compute: Compute, staleness: int
 ) -> None:
     """`train_ppo` as it is, by sampling; the averaged weights of the last iteration against the closed form."""
     recipe = PpoRecipe(
@@ -188,6 +189,7 @@ def test_practice_reaches_the_optimum_of_reward_less_kl(
         judge_iterations=200,
         kl_budget=1000.0,
         checkpoint_iterations=1000,
+        staleness=staleness,
     )
     score_of = dict(zip(ANSWERS, SCORES.tolist(), strict=True))
     newest = itertools.count()  # the judge likes the last weights best, so they are kept

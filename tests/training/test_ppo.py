@@ -424,7 +424,7 @@ def test_minibatches_hold_every_answer_once_an_epoch_and_differ_between_epochs()
 
 
 #: Fields that must not change what is learned: they cut the same work differently or say when to save.
-NEUTRAL = {"micro_batch_tokens", "rollout_rows", "checkpoint_iterations"}
+NEUTRAL = {"micro_batch_tokens", "rollout_rows", "checkpoint_iterations", "roles"}
 OTHER: dict[str, Any] = {
     "num_iterations": 3,
     "batch_prompts": 6,
@@ -453,12 +453,14 @@ OTHER: dict[str, Any] = {
     "alarms": AlarmsRecipe(least_grad_norm=1e9),
     "kl_controller": "adaptive",
     "ptx_weight": "target_ratio",
+    "staleness": 1,
 }
 #: Fields that matter where another has a certain value.
 DEPENDENT: dict[str, tuple[dict[str, Any], Any]] = {
     "kl_target": ({"kl_controller": "adaptive", "num_iterations": 3, "learning_rate": 3e-2}, 1e-3),
     "kl_horizon": ({"kl_controller": "adaptive"}, 10.0),
     "ptx_target_ratio": ({"ptx_weight": "target_ratio"}, 3.0),
+    "importance_cap": ({"staleness": 1, "learning_rate": 3e-2}, 1.0),
 }
 
 

@@ -435,7 +435,7 @@ def test_trap_26_what_is_learned_is_what_was_drawn_though_its_text_encodes_other
         scored.extend(map(list, responses))
         return share_liked(prompts, responses)
 
-    monkeypatch.setattr("sanbai.training.ppo.sample", noting)
+    monkeypatch.setattr("sanbai.training.roles.sample", noting)
     monkeypatch.setattr("sanbai.training.ppo.lay_out", laying_out)
     recipe = RECIPE.model_copy(update={"num_iterations": 1, "num_epochs": 1})
     start(open_stage(), compute, model, tokenizer, items, recipe, reward=reward)

@@ -96,8 +96,6 @@ def generate(
         raise UsageError(f"{len(prompts)} prompts and {len(seeds)} seeds; each row needs its own")
     check_prompts(model, prompts)
     decoder = cast_for_decoding(model, precision)
-    # Longest first: memory is tight at the start or not at all. Equal prompts stay together.
-    order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), tuple(prompts[row])))
     answers: dict[int, Completion] = {}
 
     def answer(rows: Sequence[int]) -> None:
@@ -108,8 +106,17 @@ def generate(
         if on_batch is not None:
             on_batch(len(answers))
 
-    map_parts(answer, [order[start : start + batch_size] for start in range(0, len(order), batch_size)])
+    map_parts(answer, batches_of(prompts, batch_size))
     return [answers[row] for row in range(len(prompts))]
+
+
+def batches_of(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
+    """Return which prompts `generate` answers together; of every n-th of these batches alone it makes the same ones.
+
+    Longest first: memory is tight at the start or not at all. Equal prompts stay together.
+    """
+    order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), tuple(prompts[row])))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def decoding_precision(compute: Compute) -> Precision:

@@ -24,6 +24,7 @@ from sanbai.lab.recollected_rankings import RECOLLECTED_RANKINGS
 from sanbai.lab.reward_curves import REWARD_CURVES
 from sanbai.lab.router_stability import ROUTER_STABILITY
 from sanbai.lab.sparse_against_dense import SPARSE_AGAINST_DENSE
+from sanbai.lab.stale_practice import STALE_PRACTICE
 from sanbai.lab.supervise_epochs import SUPERVISE_EPOCHS
 from sanbai.lab.transfer import TRANSFER
 from sanbai.lab.trials import Phenomenon
@@ -57,6 +58,7 @@ EVIDENCE: dict[str, Phenomenon[Assistants]] = {
         LENGTH_LIKING,
         HOSTILE_LABELERS,
         NAMED_FAULTS,
+        STALE_PRACTICE,
     )
 }
 KNOWN: dict[str, Phenomenon[Any]] = {**PHENOMENA, **EVIDENCE}

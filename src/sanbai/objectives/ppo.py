@@ -22,26 +22,51 @@ def clipped_policy_loss(
     *,
     clip: float,
     denominator: Tensor | float,
+    weight_BT: Tensor | None = None,
 ) -> Tensor:
     """Negative clipped surrogate, averaged over response tokens.
 
-    Σ_t[ -min(r A, clamp(r, 1 - clip, 1 + clip) A) ] / denominator,  r = exp(logprob - old_logprob)
-    (Schulman et al. 2017, arXiv:1707.06347, eq. 7.)
+    Σ_t[ -w min(r A, clamp(r, 1 - clip, 1 + clip) A) ] / denominator,  r = exp(logprob - old_logprob)
+    (Schulman et al. 2017, arXiv:1707.06347, eq. 7; with w, the decoupled objective of Hilton et al. 2021,
+    arXiv:2110.00641, which AReaL uses for stale answers, arXiv:2505.24298.)
 
     Args:
         logprob_BT: log-probability in nats of each sampled token now; carries the gradient.
-        old_logprob_BT: the same when it was sampled, at the same temperature; no gradient.
+        old_logprob_BT: the same before the update, at the same temperature; no gradient.
         advantage_BT: no gradient; whiten before the call if wanted.
         mask_BT: 1 on response tokens, 0 on prompt and padding.
         clip: half-width of the trust interval, in (0, 1).
         denominator: response tokens of the whole minibatch.
+        weight_BT: w of `importance_weights`, where the policy before the update is not the one that sampled; no
+            gradient. None: it is, w = 1.
 
     Returns:
         A float32 scalar.
     """
     ratio_BT = _ratio(logprob_BT, old_logprob_BT, mask_BT)
     surrogate_BT = torch.min(ratio_BT * advantage_BT, ratio_BT.clamp(1 - clip, 1 + clip) * advantage_BT)
+    if weight_BT is not None:
+        surrogate_BT = weight_BT * surrogate_BT
     return -masked_sum(surrogate_BT, mask_BT) / denominator
+
+
+def importance_weights(
+    proximal_logprob_BT: Tensor, behaviour_logprob_BT: Tensor, mask_BT: Tensor, *, cap: float
+) -> Tensor:
+    """Return what a token of another policy's answers counts for: 1 where the policies agree, and off the mask.
+
+    w = min(exp(proximal_logprob - behaviour_logprob), cap)
+
+    Truncated importance sampling (Ionides 2008; Espeholt et al. 2018, arXiv:1802.01561): where `cap` does not bind, the
+    mean of w f under the behaviour's draw of a token is the mean of f under the proximal policy's.
+
+    Args:
+        proximal_logprob_BT: of each sampled token, in nats, under the policy before the update, around which it clips.
+        behaviour_logprob_BT: the same under the policy that sampled, by the same kernels.
+        mask_BT: 1 on response tokens.
+        cap: largest weight, 1 or more.
+    """
+    return _ratio(proximal_logprob_BT, behaviour_logprob_BT, mask_BT).clamp(max=cap)
 
 
 def clipped_value_loss(

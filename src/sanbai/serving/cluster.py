@@ -9,7 +9,6 @@ and sends a request again whose replica died before the first word (`serve.backe
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from sanbai.feedback.accounts import (
 )
 from sanbai.feedback.store import Store
 from sanbai.foundation.errors import ResourceError
+from sanbai.foundation.ray_cluster import first_line, import_ray, join_cluster
 from sanbai.foundation.workspace import Workspace
 from sanbai.serving.app import create_replica
 from sanbai.serving.recipe import ServeRecipe
@@ -39,8 +39,6 @@ ACCOUNT = "gateway"
 HEALTH_SECONDS = 2.0
 #: Ray needs some seconds to see that a node is gone; until then every other attempt may meet a dead replica.
 CLUSTER_RETRIES = 6
-#: Ray reports how it is used to its makers unless told not to; nothing leaves this house.
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 #: Ray's proxy prefers replicas on its own node, and the others idle until those are full; here all have the same to do.
 EVEN = {"RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0"}
 NODE_HEADER = "x-sanbai-node"
@@ -76,7 +74,7 @@ class Replica:
         self._app = create_replica(
             workspace, Store(workspace.database_url), settings=wanted.settings, model=wanted.model
         )
-        ray, _ = _import_ray()
+        ray = import_ray()
         self._app.add_middleware(Signed, node=ray.get_runtime_context().get_node_id())
 
     def __serve_build_asgi_app__(self) -> Starlette:
@@ -120,11 +118,9 @@ def deploy(wanted: Deployment, *, address: str, port: int = 0) -> str:
     Raises:
         ResourceError: Ray is not installed, the cluster cannot be reached, or has no room for the replicas.
     """
-    os.environ.update(QUIET)
-    ray, serve = _import_ray()
+    ray, serve = import_ray(), _import_serve()
     try:
-        if not ray.is_initialized():
-            ray.init(address, namespace=APPLICATION, log_to_driver=False, **_local_only(address))
+        join_cluster(ray, address)
         port = port or _free_port()
         serve.start(
             proxy_location="HeadOnly",
@@ -134,7 +130,7 @@ def deploy(wanted: Deployment, *, address: str, port: int = 0) -> str:
         application = _application(serve, wanted)
         serve.run(application, name=APPLICATION, route_prefix="/")
     except (ConnectionError, TimeoutError, RuntimeError) as error:
-        raise ResourceError(f"{address}: no replicas on this Ray cluster: {_first_line(error)}") from None
+        raise ResourceError(f"{address}: no replicas on this Ray cluster: {first_line(error)}") from None
     return f"http://127.0.0.1:{port}/v1"
 
 
@@ -169,7 +165,7 @@ def replicas(store: Store, wanted: Deployment, *, address: str) -> Iterator[tupl
 
 def withdraw() -> None:
     """End the replicas and leave the cluster."""
-    ray, serve = _import_ray()
+    ray, serve = import_ray(), _import_serve()
     serve.shutdown()
     ray.shutdown()
 
@@ -187,24 +183,13 @@ def _application(serve: Any, wanted: Deployment) -> Any:
     return deployment(serve.ingress()(Replica)).bind(wanted)
 
 
-def _import_ray() -> tuple[Any, Any]:
-    try:
-        import ray  # noqa: PLC0415 - only who serves on a cluster has it
-        from ray import serve  # noqa: PLC0415
-    except ModuleNotFoundError:
-        raise ResourceError("Ray is not installed; pip install 'sanbai[cluster]'") from None
-    return ray, serve
+def _import_serve() -> Any:
+    from ray import serve  # noqa: PLC0415 - only who serves on a cluster has it
 
-
-def _local_only(address: str) -> dict[str, Any]:
-    return {"include_dashboard": False} if address == "local" else {}
+    return serve
 
 
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number: int = taken.getsockname()[1]
     return number
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

@@ -31,11 +31,13 @@ class Gathered:
         rollouts: prompts and answers.
         readings: what the models said of them.
         score_N: the reward model's scores, before penalties.
+        behaviour_logprob_NR: what the policy that answered said, where `readings` are another's; None: they are its.
     """
 
     rollouts: Rollouts
     readings: Readings
     score_N: Tensor
+    behaviour_logprob_NR: Tensor | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all of it, tokens of prompts and answers end to end beside their numbers."""
@@ -47,6 +49,7 @@ class Gathered:
             **_join("sampled_logprobs", [each.sampled_logprobs for each in completions], torch.float64),
             "stopped": torch.tensor([each.finish_reason == "stop" for each in completions]),
             "score": self.score_N,
+            **({} if self.behaviour_logprob_NR is None else {"behaviour": self.behaviour_logprob_NR}),
             **{field.name: getattr(self.readings, field.name) for field in fields(Readings)},
         }
 
@@ -59,7 +62,8 @@ class Gathered:
             for tokens, logprobs, sampled, stopped in zip(*columns, tensors["stopped"].tolist(), strict=True)
         ]
         readings = Readings(**{field.name: tensors[field.name] for field in fields(Readings)})
-        return cls(Rollouts(_split("prompts", tensors), completions), readings, tensors["score"])
+        rollouts = Rollouts(_split("prompts", tensors), completions)
+        return cls(rollouts, readings, tensors["score"], tensors.get("behaviour"))
 
 
 class Buffer:

@@ -19,6 +19,8 @@ from sanbai.foundation.parallel import map_parts
 
 Gradient = list[Tensor]
 """One tensor for each parameter that learns, in the model's order."""
+Place = tuple[str, int]
+"""A part: its loss's name, and its number there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +49,46 @@ def differentiate(
         losses: the parts of one loss belong to one model; at least one each.
         before_part: called before each, in its thread; what it raises ends the work.
     """
-    sums = {name: _OrderedSum() for name in losses}
+    sums = Sums()
 
-    def differentiate_part(place: tuple[str, int]) -> float:
+    def differentiate_part(place: Place) -> None:
         if before_part is not None:
             before_part()
         name, number = place
-        part = losses[name][number]
-        loss = part.loss()
-        sums[name].add(number, list(torch.autograd.grad(loss, learning(part.model), materialize_grads=True)))
-        return loss.item()
+        sums.add(place, *gradient_of(losses[name][number]))
 
-    places = [(name, number) for name, parts in losses.items() for number in range(len(parts))]
-    found = dict(zip(places, map_parts(differentiate_part, places), strict=True))
-    return {
-        name: Differentiated(fsum(found[name, number] for number in range(len(parts))), sums[name].total)
-        for name, parts in losses.items()
-    }
+    map_parts(differentiate_part, [(name, number) for name, parts in losses.items() for number in range(len(parts))])
+    return sums.done()
+
+
+def gradient_of(part: LossPart) -> tuple[float, Gradient]:
+    """Return a part's loss and its gradient."""
+    loss = part.loss()
+    return loss.item(), list(torch.autograd.grad(loss, learning(part.model), materialize_grads=True))
+
+
+class Sums:
+    """Several losses as their parts come in, in whatever order: their gradients are added up in the parts' order."""
+
+    def __init__(self) -> None:
+        self._losses: dict[str, dict[int, float]] = {}
+        self._gradients: dict[str, _OrderedSum] = {}
+        self._lock = threading.Lock()
+
+    def add(self, place: Place, loss: float, gradient: Gradient) -> None:
+        """Take a part in; used by several threads."""
+        name, number = place
+        with self._lock:
+            self._losses.setdefault(name, {})[number] = loss
+            total = self._gradients.setdefault(name, _OrderedSum())
+        total.add(number, gradient)
+
+    def done(self) -> dict[str, Differentiated]:
+        """Return each loss with its gradient; all parts are in."""
+        return {
+            name: Differentiated(fsum(losses.values()), self._gradients[name].total)
+            for name, losses in self._losses.items()
+        }
 
 
 class _OrderedSum:

@@ -9,14 +9,21 @@ Where the paper is silent: λ 0.95, value clip 0.2 and whitening over the iterat
 lm-human-preferences (Ziegler et al. 2019); the pretraining loss is a mean over tokens; an answer cut by the limit
 loses `unfinished_penalty`. Sampling is never warped (no top-p): log-probabilities would be another distribution's.
 
+With `staleness` 1, each batch is answered by the policy from before the last update, so that answering and learning can
+go on side by side on different machines (`roles.py`, `ahead.py`). Policy and critic then read the batch anew before the
+update, which is plain PPO from there on, but that a token counts as often as the policy would rather have drawn it
+(`importance_weights`).
+
 `describe` gives an iteration's metrics; docs/stages/ppo.md explains each. A run that is asked to stop leaves within an
 iteration, even within an update, and goes on there (`buffer.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any, Literal
 
@@ -24,26 +31,38 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sanbai.data.packing import Items
+from sanbai.data.packing import Items, PackedBatch
 from sanbai.foundation.device import Compute
+from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.seeds import derive_seed
 from sanbai.foundation.stage import Stage
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import save_model
 from sanbai.objectives.advantage import generalized_advantages, token_rewards
 from sanbai.objectives.kl import kl_estimate
-from sanbai.objectives.masked import whiten
+from sanbai.objectives.masked import masked_mean, whiten
 from sanbai.objectives.ppo import (
     approximate_kl,
     clip_fraction,
     clipped_policy_loss,
     clipped_value_loss,
     explained_variance,
+    importance_weights,
 )
 from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.ahead import Ahead
 from sanbai.training.buffer import Buffer, Gathered
 from sanbai.training.checkpoint import Checkpoints, Saved, Weights, cursor_in
-from sanbai.training.gradients import Differentiated, LossPart, add_gradient, differentiate
+from sanbai.training.gradients import (
+    Differentiated,
+    Gradient,
+    LossPart,
+    Place,
+    Sums,
+    add_gradient,
+    differentiate,
+    gradient_of,
+)
 from sanbai.training.kl_controller import KlController
 from sanbai.training.optimizer import Optimizer
 from sanbai.training.players import SavePolicy
@@ -54,7 +73,16 @@ from sanbai.training.practice import (
     open_documents,
     ptx_parts,
     rollout_numbers,
-    sample,
+)
+from sanbai.training.roles import (
+    Models,
+    RolesRecipe,
+    RolloutWorker,
+    Workers,
+    answer,
+    open_workers,
+    read_among,
+    score,
 )
 from sanbai.training.rollouts import Rollouts, Score, lay_out, read, response_logprobs, response_values
 from sanbai.training.schedule import warmup_rate
@@ -84,6 +112,12 @@ class PpoRecipe(PracticeRecipe):
     """Of `adaptive`: nats a response."""
     kl_horizon: float = Field(default=10_000.0, gt=0.0)
     """Of `adaptive`: answers after which a KL of twice the target would have doubled β, were the error not clipped."""
+    staleness: int = Field(default=0, ge=0, le=1)
+    """Updates between the policy that answers a batch and the one that learns from it; 1: both can work at once."""
+    importance_cap: float = Field(default=2.0, ge=1.0)
+    """Of `staleness` 1: most that a token counts for, where the policy would now draw it rather than then."""
+    roles: RolesRecipe = RolesRecipe()
+    """Who answers and differentiates, and where."""
 
 
 def train_ppo(
@@ -136,77 +170,115 @@ def train_ppo(
         seed=derive_seed(stage.seed, "ppo", "judge"),
         save=save,
     )
-    learner = watch.learner
+    learner, roles, leave_if_asked = watch.learner, recipe.roles, stage.run.raise_if_stopping
     critic = Critic(value.to(compute.device).eval(), Optimizer(value, recipe.optimizer))
     price = KlController(recipe.kl_coef, kind=recipe.kl_controller, target=recipe.kl_target, horizon=recipe.kl_horizon)
     buffer = Buffer()
-    checkpoints = Checkpoints(
-        stage.run, recipe.checkpoint_iterations, **watch.saved(), **critic.saved(), kl_controller=price, buffer=buffer
+    answering = Models(learner.policy, None if recipe.staleness else critic.value)
+    rollout_worker = RolloutWorker(
+        answering, learner.reference, reward, recipe, compute, tokenizer, leave_if_asked=leave_if_asked
     )
-    leave_if_asked = stage.run.raise_if_stopping
-    step, state = checkpoints.resume()
-    documents = open_documents(
-        pretraining,
-        recipe,
-        tokenizer,
-        cursor_in(state, "documents"),
-        seed=derive_seed(stage.seed, "ppo", "documents"),
-    )
-
-    def place() -> dict[str, Any]:
-        return {"documents": documents.cursor.to_state()}
-
-    def plan(rollouts: Rollouts) -> list[list[list[list[int]]]]:
-        seed = derive_seed(stage.seed, "ppo", "minibatches")
-        seeds = [derive_seed(seed, step, epoch) for epoch in range(recipe.num_epochs)]
-        return [minibatches(rollouts.lengths, recipe, seed=each) for each in seeds]
-
-    def gather() -> Gathered:
-        batch = next_prompts(prompts, recipe, step, seed=derive_seed(stage.seed, "ppo", "prompts"))
-        seed = derive_seed(stage.seed, "ppo", "rollout", step)
-        rollouts = sample(learner.policy, batch, recipe, compute, tokenizer, seed=seed, before_step=leave_if_asked)
-        readings = read(
-            rollouts,
-            [group for minibatch in plan(rollouts)[0] for group in minibatch],
-            policy=learner.policy,
-            reference=learner.reference,
-            value=critic.value,
-            temperature=recipe.temperature,
-            compute=compute,
-            before_group=leave_if_asked,
+    learner_worker = LearnerWorker(Models(learner.policy, critic.value), recipe, compute, leave_if_asked)
+    with (
+        closing(open_workers(rollout_worker, roles.rollout_workers, roles, leave_if_asked)) as rollout_workers,
+        closing(open_workers(learner_worker, roles.learners, roles, leave_if_asked)) as learners,
+        closing(Ahead(rollout_workers)) as ahead,
+    ):
+        source = Source(rollout_workers, prompts, recipe, stage.seed)
+        parts = {**watch.saved(), **critic.saved(), "kl_controller": price, "buffer": buffer, "ahead": ahead}
+        checkpoints = Checkpoints(stage.run, recipe.checkpoint_iterations, **parts)
+        step, state = checkpoints.resume()
+        documents = open_documents(
+            pretraining,
+            recipe,
+            tokenizer,
+            cursor_in(state, "documents"),
+            seed=derive_seed(stage.seed, "ppo", "documents"),
         )
-        return Gathered(rollouts, readings, torch.tensor(reward(rollouts.prompts, rollouts.responses)))
 
-    watch.consult_if_due(step, checkpoints, place())
-    while watch.goes_on(step):
-        with checkpoints.saving_if_stopped(step, place()):
-            gathered = buffer.gathered or buffer.fill(gather())
-        experience = weigh(gathered, recipe, kl_coef=price.coef)
-        rates = [
-            warmup_rate(step, peak=peak, warmup_steps=recipe.warmup_iterations)
-            for peak in (recipe.learning_rate, recipe.value_learning_rate)
-        ]
-        for minibatch in buffer.left_of(chain.from_iterable(plan(gathered.rollouts))):
-            with checkpoints.saving_if_stopped(step, place()):
-                done = differentiate(
-                    {
-                        **_practice_parts(learner.policy, critic.value, experience, minibatch, recipe, compute, buffer),
-                        **ptx_parts(learner.policy, documents, recipe, compute),
-                    },
-                    before_part=leave_if_asked,
-                )
-            buffer.add_step(
-                learner.step(done, rates[0], ptx_coef=recipe.ptx_coef), critic.step(done["value"], rates[1])
-            )
-        step += 1
-        numbers = describe(experience, recipe, buffer)
-        watch.record(step, **numbers, rate=rates[0], kl_coef=price.coef)
-        price.see(numbers["kl"], num_episodes=len(gathered.score_N))
-        buffer.clear()
+        def place() -> dict[str, Any]:
+            return {"documents": documents.cursor.to_state()}
+
+        def next_batch() -> Gathered:
+            found = ahead.result()
+            if found is None:
+                rollout_workers.load(answering.weights())
+                found = source.gather(step)
+            if not recipe.staleness:
+                return found
+            return read_anew(found, source.groups(found.rollouts, step), learner_worker)
+
+        ahead.begin_again(partial(source.gather, step if buffer.gathered is None else step + 1))
         watch.consult_if_due(step, checkpoints, place())
-        checkpoints.after_step(step, place())
+        while watch.goes_on(step):
+            with checkpoints.saving_if_stopped(step, place()):
+                gathered = buffer.gathered
+                if gathered is None:
+                    gathered = buffer.fill(next_batch())
+                    ahead.clear()
+                if recipe.staleness and ahead.is_empty and step + 1 < recipe.num_iterations:
+                    ahead.begin(partial(source.gather, step + 1), answering.weights())
+            experience = weigh(gathered, recipe, kl_coef=price.coef)
+            rates = [
+                warmup_rate(step, peak=peak, warmup_steps=recipe.warmup_iterations)
+                for peak in (recipe.learning_rate, recipe.value_learning_rate)
+            ]
+            for minibatch in buffer.left_of(chain.from_iterable(source.plan(gathered.rollouts, step))):
+                with checkpoints.saving_if_stopped(step, place()):
+                    rows = next(documents) if recipe.ptx_coef else None
+                    work = Minibatch(experience, minibatch, rows)
+                    done = (
+                        differentiate_among(learners, learner_worker, work, buffer)
+                        if roles.learners
+                        else learner_worker(work, buffer)
+                    )
+                buffer.add_step(
+                    learner.step(done, rates[0], ptx_coef=recipe.ptx_coef), critic.step(done["value"], rates[1])
+                )
+            step += 1
+            numbers = describe(experience, recipe, buffer)
+            watch.record(step, **numbers, rate=rates[0], kl_coef=price.coef)
+            price.see(numbers["kl"], num_episodes=len(gathered.score_N))
+            buffer.clear()
+            watch.consult_if_due(step, checkpoints, place())
+            checkpoints.after_step(step, place())
 
-    return watch.finish(step)
+        return watch.finish(step)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where batches come from, and how they are cut: what an iteration's number says, whoever works when.
+
+    Attributes:
+        workers: answer, read and score, by the weights that they were given last.
+        prompts: token ids, for practice.
+        recipe: sizes.
+        seed: of the stage.
+    """
+
+    workers: Workers[RolloutWorker]
+    prompts: Sequence[Sequence[int]]
+    recipe: PpoRecipe
+    seed: int
+
+    def gather(self, step: int) -> Gathered:
+        """Return the batch of the iteration after `step` of them."""
+        batch = next_prompts(self.prompts, self.recipe, step, seed=derive_seed(self.seed, "ppo", "prompts"))
+        seed = derive_seed(self.seed, "ppo", "rollout", step)
+        rollouts = answer(self.workers, batch, self.recipe, seed=seed)
+        readings = read_among(self.workers, rollouts, self.groups(rollouts, step))
+        return Gathered(rollouts, readings, score(self.workers, rollouts))
+
+    def plan(self, rollouts: Rollouts, step: int) -> list[list[list[list[int]]]]:
+        """Return the minibatches of each epoch over a batch."""
+        seed = derive_seed(self.seed, "ppo", "minibatches")
+        seeds = [derive_seed(seed, step, epoch) for epoch in range(self.recipe.num_epochs)]
+        return [minibatches(rollouts.lengths, self.recipe, seed=each) for each in seeds]
+
+    def groups(self, rollouts: Rollouts, step: int) -> list[list[int]]:
+        """Return the groups of the first epoch, which are read as they are learned from."""
+        return [group for minibatch in self.plan(rollouts, step)[0] for group in minibatch]
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +307,8 @@ class Experience:
     reward_NR: Tensor
     advantage_NR: Tensor
     return_NR: Tensor
+    weight_NR: Tensor | None = None
+    """What each token counts for; None: 1."""
 
 
 def weigh(gathered: Gathered, recipe: PpoRecipe, *, kl_coef: float) -> Experience:
@@ -245,7 +319,7 @@ def weigh(gathered: Gathered, recipe: PpoRecipe, *, kl_coef: float) -> Experienc
 
     Args:
         gathered: the responses and what the models said of them.
-        recipe: γ, λ, penalty.
+        recipe: γ, λ, penalty, and how much a stale token may count for.
         kl_coef: β of this iteration.
     """
     rollouts, readings, score_N = gathered.rollouts, gathered.readings, gathered.score_N
@@ -262,12 +336,48 @@ def weigh(gathered: Gathered, recipe: PpoRecipe, *, kl_coef: float) -> Experienc
         discount=recipe.discount,
         gae_lambda=recipe.gae_lambda,
     )
+    behaviour_NR, cap = gathered.behaviour_logprob_NR, recipe.importance_cap
     return Experience(
         gathered,
         mask_NR,
         reward_NR,
         advantage_NR=whiten(advantage_NR, mask_NR),
         return_NR=advantage_NR + readings.value_NR,
+        weight_NR=None
+        if behaviour_NR is None
+        else importance_weights(readings.logprob_NR, behaviour_NR, mask_NR, cap=cap),
+    )
+
+
+def read_anew(
+    gathered: Gathered,
+    groups: Sequence[Sequence[int]],
+    learner: LearnerWorker,
+) -> Gathered:
+    """Let policy and critic, as they are before the update, read answers of the policy as it was.
+
+    So the first minibatch's ratio is 1 and values are clipped around what the critic says now; KL is priced by what the
+    policy says now.
+
+    Args:
+        gathered: as the policy of then read it.
+        groups: the update's first ones.
+        learner: policy and critic.
+    """
+    readings = read(
+        gathered.rollouts,
+        groups,
+        policy=learner.models.policy,
+        reference=None,
+        value=learner.models.value,
+        temperature=learner.recipe.temperature,
+        compute=learner.compute,
+        before_group=learner.leave_if_asked,
+    )
+    return replace(
+        gathered,
+        readings=replace(readings, reference_logprob_NR=gathered.readings.reference_logprob_NR),
+        behaviour_logprob_NR=gathered.readings.logprob_NR,
     )
 
 
@@ -275,8 +385,16 @@ def describe(experience: Experience, recipe: PpoRecipe, buffer: Buffer) -> dict[
     """Return an iteration's numbers: of its answers, then of its update; docs/stages/ppo.md explains each."""
     gathered, mask_NR = experience.gathered, experience.mask_NR
     values_NR, old_NR, new_NR = gathered.readings.value_NR, gathered.readings.logprob_NR, buffer.latest_NR
+    behaviour_NR, weight_NR = gathered.behaviour_logprob_NR, experience.weight_NR
+    stale = {}
+    if weight_NR is not None:
+        stale["importance"] = masked_mean(weight_NR, mask_NR).item()
+        stale["importance_capped"] = masked_mean((weight_NR >= recipe.importance_cap).float(), mask_NR).item()
     return {
-        **rollout_numbers(gathered.rollouts, gathered.readings, mask_NR, gathered.score_N),
+        **rollout_numbers(
+            gathered.rollouts, gathered.readings, mask_NR, gathered.score_N, behaviour_logprob_NR=behaviour_NR
+        ),
+        **stale,
         "rlhf_reward": experience.reward_NR.sum(1).mean().item(),
         "explained_variance": explained_variance(values_NR, experience.return_NR, mask_NR).item(),
         **buffer.means(),
@@ -311,12 +429,19 @@ def _practice_parts(
                 readings.value_NR,
             )
         )
+        weight_GR = None if experience.weight_NR is None else experience.weight_NR[here].to(compute.device)
 
         def policy_loss() -> Tensor:
             logprob_GR = response_logprobs(policy, layout, temperature=recipe.temperature, compute=compute)
             buffer.latest_NR[here] = logprob_GR.detach().cpu()
             return clipped_policy_loss(
-                logprob_GR, old_logprob_GR, advantage_GR, mask_GR, clip=recipe.clip, denominator=denominator
+                logprob_GR,
+                old_logprob_GR,
+                advantage_GR,
+                mask_GR,
+                clip=recipe.clip,
+                denominator=denominator,
+                weight_BT=weight_GR,
             )
 
         def value_loss() -> Tensor:
@@ -329,3 +454,93 @@ def _practice_parts(
 
     pairs = [parts_of(group) for group in minibatch]
     return {"policy": [first for first, _ in pairs], "value": [second for _, second in pairs]}
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """What one step learns from.
+
+    Attributes:
+        experience: of the iteration.
+        groups: answers that are computed together.
+        rows: pretraining rows, where there are any.
+    """
+
+    experience: Experience
+    groups: Sequence[Sequence[int]]
+    rows: PackedBatch | None
+
+
+@dataclass(frozen=True)
+class LearnerWorker:
+    """Differentiates the losses of a minibatch, or some of their parts.
+
+    Attributes:
+        models: policy and critic.
+        recipe: of the losses.
+        compute: threads, precision, device.
+        leave_if_asked: looked at before each part; what it raises ends the work.
+    """
+
+    models: Models
+    recipe: PpoRecipe
+    compute: Compute
+    leave_if_asked: Callable[[], None] | None = None
+
+    def elsewhere(self) -> LearnerWorker:
+        """Return it without the run's own wish to stop."""
+        return replace(self, leave_if_asked=None)
+
+    def __call__(self, minibatch: Minibatch, buffer: Buffer) -> dict[str, Differentiated]:
+        """Return all losses with their gradients; log-probabilities are noted in the buffer."""
+        return differentiate(self.losses(minibatch, buffer), before_part=self.leave_if_asked)
+
+    def differentiate(
+        self, places: Sequence[Place], minibatch: Minibatch
+    ) -> tuple[list[tuple[Place, float, Gradient]], Tensor]:
+        """Return some parts' losses and gradients, and log-probabilities as the parts saw them, on the CPU."""
+        buffer = Buffer()
+        buffer.fill(minibatch.experience.gathered)
+        losses = self.losses(minibatch, buffer)
+
+        def differentiate_part(place: Place) -> tuple[Place, float, Gradient]:
+            if self.leave_if_asked is not None:
+                self.leave_if_asked()
+            name, number = place
+            loss, gradient = gradient_of(losses[name][number])
+            return place, loss, [tensor.cpu() for tensor in gradient]
+
+        return map_parts(differentiate_part, places), buffer.latest_NR
+
+    def losses(self, minibatch: Minibatch, buffer: Buffer) -> dict[str, list[LossPart]]:
+        """Return the parts of each loss."""
+        policy, value, rows = self.models.policy, self.models.value, minibatch.rows
+        assert value is not None
+        return {
+            **_practice_parts(policy, value, minibatch.experience, minibatch.groups, self.recipe, self.compute, buffer),
+            **({} if rows is None else ptx_parts(policy, iter((rows,)), self.recipe, self.compute)),
+        }
+
+
+def differentiate_among(
+    learners: Workers[LearnerWorker], own: LearnerWorker, minibatch: Minibatch, buffer: Buffer
+) -> dict[str, Differentiated]:
+    """Let the learners differentiate a minibatch; sum here, in the parts' order.
+
+    Args:
+        learners: do the work.
+        own: this process's, whose weights they get.
+        minibatch: what is learned from.
+        buffer: log-probabilities are noted here.
+    """
+    learners.load(own.models.weights())
+    places = [(name, number) for name, parts in own.losses(minibatch, buffer).items() for number in range(len(parts))]
+    sums = Sums()
+    for hand, (found, latest_NR) in learners.deal(LearnerWorker.differentiate, places, minibatch):
+        rows = torch.tensor(
+            [row for name, part in hand if name == "policy" for row in minibatch.groups[part]], dtype=torch.int64
+        )
+        buffer.latest_NR[rows] = latest_NR[rows]
+        for place, loss, gradient in found:
+            sums.add(place, loss, [tensor.to(own.compute.device) for tensor in gradient])
+    return sums.done()

@@ -6,13 +6,13 @@ scores (`ppo.py`, ...), and in nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from sanbai.data.packing import Cursor, Items, PackedBatches
+from sanbai.data.packing import Cursor, Items, PackedBatch, PackedBatches
 from sanbai.foundation.device import Compute
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, numpy_generator
@@ -91,6 +91,7 @@ def sample(
     tokenizer: Tokenizer,
     *,
     seed: int,
+    rows: Sequence[int] | None = None,
     before_step: Callable[[], None] | None = None,
 ) -> Rollouts:
     """Answer each prompt once, at the recipe's temperature and never warped.
@@ -103,13 +104,14 @@ def sample(
             the same, and the difference is in the log (`mismatch`).
         tokenizer: knows what ends an answer.
         seed: of this sampling; a row's draw depends on it and the row's number.
+        rows: the prompts' numbers, where they are some of those that are answered with this seed; None: all.
         before_step: called before each token of a batch; what it raises ends the work.
     """
     completions = generate(
         policy,
         prompts,
         Sampling(temperature=recipe.temperature, max_new_tokens=recipe.max_new_tokens),
-        seeds=[derive_seed(seed, row) for row in range(len(prompts))],
+        seeds=[derive_seed(seed, row) for row in rows or range(len(prompts))],
         stop_ids=tokenizer.reserved.ends(),
         batch_size=recipe.rollout_rows,
         precision=decoding_precision(compute),
@@ -173,7 +175,7 @@ def open_documents(
 
 
 def ptx_parts(
-    policy: LanguageModel, documents: PackedBatches, recipe: PracticeRecipe, compute: Compute
+    policy: LanguageModel, documents: Iterator[PackedBatch], recipe: PracticeRecipe, compute: Compute
 ) -> dict[str, list[LossPart]]:
     """Return the parts of a minibatch's `ptx` loss, γ in it; none, and no row read, where γ is 0."""
     if not recipe.ptx_coef:
@@ -182,14 +184,30 @@ def ptx_parts(
     return {"ptx": row_parts(policy, next(documents), compute, micro_batch_rows=rows, coefficient=recipe.ptx_coef)}
 
 
-def rollout_numbers(rollouts: Rollouts, readings: Readings, mask_NR: Tensor, score_N: Tensor) -> dict[str, float]:
-    """Return what an iteration's answers say before they are learned from; docs/stages/ppo.md explains each number."""
+def rollout_numbers(
+    rollouts: Rollouts,
+    readings: Readings,
+    mask_NR: Tensor,
+    score_N: Tensor,
+    *,
+    behaviour_logprob_NR: Tensor | None = None,
+) -> dict[str, float]:
+    """Return what an iteration's answers say before they are learned from; docs/stages/ppo.md explains each number.
+
+    Args:
+        rollouts: the answers.
+        readings: of the policy before its update.
+        mask_NR: 1 on response tokens.
+        score_N: the reward model's.
+        behaviour_logprob_NR: what the policy that answered said, where that is another.
+    """
+    behaviour_NR = readings.logprob_NR if behaviour_logprob_NR is None else behaviour_logprob_NR
     k1_NR, k3_NR = (
         kl_estimate(readings.logprob_NR, readings.reference_logprob_NR, estimator=estimator)
         for estimator in ("k1", "k3")
     )
     num_responses = len(score_N)
-    mismatch_NR = (rollouts.sampler_logprobs() - readings.logprob_NR) * mask_NR
+    mismatch_NR = (rollouts.sampler_logprobs() - behaviour_NR) * mask_NR
     finished = sum(completion.finish_reason == "stop" for completion in rollouts.completions)
     numbers = {
         "reward": score_N.mean(),

@@ -172,8 +172,8 @@ def response_kl(
 class Readings:
     """What policy, reference and value model said of an iteration's responses before any update; no gradients.
 
-    All have shape N, R, are 0 on padding, and log-probabilities are at the sampling temperature. Without a value model
-    the values are 0.
+    All have shape N, R, are 0 on padding, and log-probabilities are at the sampling temperature. What a model that was
+    not asked would have said is 0.
     """
 
     logprob_NR: Tensor
@@ -187,7 +187,7 @@ def read(
     groups: Sequence[Sequence[int]],
     *,
     policy: LanguageModel,
-    reference: LanguageModel,
+    reference: LanguageModel | None,
     value: ScalarModel | None,
     temperature: float,
     compute: Compute,
@@ -203,7 +203,7 @@ def read(
         rollouts: the responses.
         groups: indices computed together; the update's first groups.
         policy: as it sampled.
-        reference: the policy that it may not stray far from.
+        reference: the policy that it may not stray far from, where it is asked.
         value: the critic, where there is one.
         temperature: the sampler's.
         compute: precision and device.
@@ -223,12 +223,13 @@ def read(
             entropy_M = entropy(logits_MV, temperature=temperature)
             logprob_M = token_logprobs(logits_MV, layout.target_M, temperature=temperature)
         with torch.enable_grad():
-            reference_GR = response_logprobs(reference, layout, temperature=temperature, compute=compute).detach()
+            if reference is not None:
+                reference_GR = response_logprobs(reference, layout, temperature=temperature, compute=compute).detach()
+                reference_NR[here] = reference_GR.cpu()
             if value is not None:
                 value_NR[here] = response_values(value, layout, compute=compute).detach().cpu()
         logprob_NR[here] = layout.to_grid(logprob_M).cpu()
         entropy_NR[here] = layout.to_grid(entropy_M).cpu()
-        reference_NR[here] = reference_GR.cpu()
 
     map_parts(read_group, groups)
     return Readings(logprob_NR, reference_NR, value_NR, entropy_NR)
