@@ -31,7 +31,7 @@ def recipe() -> Recipe:
     values["pretrain"]["num_steps"] = 8
     values["supervise"]["num_epochs"] = 4
     values["world"]["document_bytes"] = 200_000
-    values["label"] |= {"num_prompts": 12, "num_heldout_prompts": 6}
+    values["label"] |= {"num_prompts": 36, "num_heldout_prompts": 6}
     values["ppo"] |= {"num_iterations": 1, "batch_prompts": 32, "minibatch_prompts": 32}
     values["evaluate"] |= {"num_prompts": 12, "num_documents": 4}
     return validate_recipe(Recipe, values, source=str(SMOKE))
