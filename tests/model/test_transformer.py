@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sanbai.foundation import device
 from sanbai.foundation.errors import ModelError, RecipeError
 from sanbai.foundation.recipe import validate_recipe
 from sanbai.model.cache import KeyValueCache
@@ -172,3 +173,19 @@ def test_a_scalar_model_stands_on_a_copy_of_the_trunk_and_starts_small() -> None
     assert all(parameter.grad is None for parameter in language.parameters())
     with torch.autocast("cpu", torch.bfloat16):
         assert scalar(tokens).dtype == torch.float32
+
+
+def test_rows_that_are_added_for_a_matrix_unit_change_no_logits_and_no_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = LanguageModel(LLAMA, torch.Generator().manual_seed(1))
+    hidden = torch.randn(70, LLAMA.width, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    weight = torch.randn(70, LLAMA.vocab_size, generator=torch.Generator().manual_seed(3))
+
+    def logits_and_gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        logits = model.logits(hidden)
+        return logits, torch.autograd.grad((logits * weight).sum(), hidden)[0]
+
+    plain = logits_and_gradient()
+    monkeypatch.setattr(device, "has_matrix_tiles", lambda _: True)
+    torch.testing.assert_close(logits_and_gradient(), plain, rtol=1e-5, atol=1e-6)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from sanbai.foundation import device
 from sanbai.objectives.language import chunked_next_token_loss, entropy, next_token_loss, token_logprobs
 
 LOGITS = [[[0.5, -1.0, 2.0], [0.0, 0.0, 0.0]], [[3.0, 1.0, -2.0], [9.0, 9.0, 1.0]]]
@@ -52,6 +53,22 @@ def test_what_the_mask_hides_does_not_reach_loss_or_gradient() -> None:
     logits_BTV.requires_grad_()
     loss = next_token_loss(logits_BTV, torch.tensor(TARGETS), torch.tensor(MASK))
     assert math.isfinite(loss.item())
+
+
+def test_rows_that_are_added_for_a_matrix_unit_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(6)
+    hidden, head = torch.randn(70, 8, generator=generator), torch.randn(11, 8, generator=generator)
+    target, weight = torch.randint(11, (70,), generator=generator), torch.rand(70, generator=generator)
+
+    def loss_and_gradients() -> tuple[torch.Tensor, ...]:
+        leaves = hidden.clone().requires_grad_(), head.clone().requires_grad_()
+        loss = chunked_next_token_loss(*leaves, target, weight)
+        return loss, *torch.autograd.grad(loss, leaves)
+
+    plain = loss_and_gradients()
+    monkeypatch.setattr(device, "has_matrix_tiles", lambda _: True)
+    assert device.rows_to_fill(hidden) == 58
+    torch.testing.assert_close(loss_and_gradients(), plain, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100])

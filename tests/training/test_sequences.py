@@ -1,9 +1,10 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sanbai.model.heads import LanguageModel
-from sanbai.training.sequences import group_by_tokens, pack_sequences
+from sanbai.training.sequences import WIDTH_STEP, group_by_tokens, pack_sequences, row_width
 
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=150), min_size=1, max_size=12))
@@ -38,7 +39,16 @@ def test_trap_05_rows_are_never_wider_than_the_models_context() -> None:
 def test_sequences_of_like_lengths_get_rows_without_padding() -> None:
     packed = pack_sequences([[1] * 96] * 4, context=1000)
     assert packed.tokens_BT.shape == (4, 96)
-    assert pack_sequences([[1, 2, 3]], context=64).tokens_BT.shape == (1, 3)
+    assert pack_sequences([[1, 2, 3]], context=64).tokens_BT.shape == (1, WIDTH_STEP)
+
+
+@pytest.mark.parametrize(
+    ("longest", "context", "width"), [(1, 64, 32), (32, 64, 32), (33, 64, 64), (33, 40, 40), (50, 40, 50)]
+)
+def test_lengths_of_rows_are_few_and_within_the_context_where_sequences_are(
+    longest: int, context: int, width: int
+) -> None:
+    assert row_width(longest, context) == width
 
 
 @given(st.lists(st.integers(1, 30), max_size=20), st.integers(1, 40))

@@ -22,6 +22,9 @@ from pydantic import Field
 from sanbai.foundation.parallel import use_threads
 from sanbai.foundation.recipe import RecipeSection
 
+#: `rows_to_fill` makes numbers of rows multiples of this.
+ROWS_STEP = 64
+
 
 class Compute(RecipeSection):
     """Section `[compute]`: threads, precision and device, fixed so that a run can be repeated bit for bit."""
@@ -62,6 +65,16 @@ def has_matrix_tiles(tensor: torch.Tensor) -> bool:
         return False
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tensor.dtype
     return dtype == torch.bfloat16 and _cpu_has_matrix_tiles()
+
+
+def rows_to_fill(rows_ND: torch.Tensor) -> int:
+    """Return how many rows should be added to these for a product.
+
+    A CPU's kernels are compiled for each number of rows. On a matrix unit that takes ten times as long as the product
+    of a small model, so that numbers that differ from batch to batch are better rounded up; elsewhere, and to rows
+    that are few, none is added.
+    """
+    return -len(rows_ND) % ROWS_STEP if len(rows_ND) > ROWS_STEP and has_matrix_tiles(rows_ND) else 0
 
 
 @cache

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanbai.foundation.device import rows_to_fill
 from sanbai.foundation.errors import ModelError
 from sanbai.model.config import ModelConfig
 from sanbai.model.transformer import EMBEDDING_STD, Inputs, Transformer
@@ -48,6 +49,8 @@ class LanguageModel(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return logits [..., V] of hidden vectors [..., D]; lets a caller compute them for chosen positions only."""
+        if hidden.dim() == 2 and (more := rows_to_fill(hidden)):
+            return F.linear(F.pad(hidden, (0, 0, 0, more)), self.head_weight)[: len(hidden)]
         return F.linear(hidden, self.head_weight)
 
     def forward(self, tokens_BT: Tensor, **inputs: Unpack[Inputs]) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sanbai.foundation.device import rows_to_fill
 from sanbai.objectives.masked import masked_sum
 
 
@@ -94,6 +95,9 @@ def chunked_next_token_loss(
     Returns:
         A float32 scalar; differentiable once.
     """
+    if more := rows_to_fill(hidden_ND):
+        hidden_ND = F.pad(hidden_ND, (0, 0, 0, more))
+        target_N, weight_N = F.pad(target_N, (0, more)), F.pad(weight_N, (0, more))
     loss: Tensor = _ChunkedLoss.apply(hidden_ND, head_VD, target_N, weight_N, chunk)  # type: ignore[no-untyped-call]
     return loss
 

@@ -18,6 +18,9 @@ from sanbai.data.packing import best_fit
 #: Rows are this long, where the model allows and no sequence is longer: attention still costs little, and best fit
 #: leaves little.
 ROW_TOKENS = 128
+#: Rows' lengths are multiples of it, where the model allows: a CPU compiles a kernel for every size that it meets, and
+#: on a matrix unit (AMX) that takes ten times as long as a small model's product.
+WIDTH_STEP = 32
 #: Sequences of like lengths get rows of the longest's length where that saves this share of all places; for less, a
 #: width of their own is not worth its kernels.
 SPARED = 1 / 8
@@ -72,9 +75,14 @@ def pack_sequences(
     return PackedSequences(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
+def row_width(longest: int, context: int) -> int:
+    """Return the length of rows that hold a sequence: a multiple of `WIDTH_STEP` if the context has room for it."""
+    return max(longest, min(-(-longest // WIDTH_STEP) * WIDTH_STEP, context))
+
+
 def _choose_rows(length_N: NDArray[np.int64], context: int) -> tuple[int, NDArray[np.int64]]:
     """Return how long rows are, and each sequence's row."""
-    longest = int(length_N.max())
+    longest = row_width(int(length_N.max()), context)
     wide = max(longest, min(ROW_TOKENS, context))
     wide_row_N, narrow_row_N = best_fit(length_N, wide), best_fit(length_N, longest)
     places, narrow_places = wide * (wide_row_N.max() + 1), longest * (narrow_row_N.max() + 1)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sanbai.data.packing import best_fit
-from sanbai.training.sequences import ROW_TOKENS, group_by_tokens
+from sanbai.training.sequences import ROW_TOKENS, group_by_tokens, row_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def pack_trees(trees: Sequence[Tree], *, context: int, device: torch.device | st
     """
     parts = [part for tree in trees for part in _split(tree, context)]
     length_P = np.array([part.num_tokens for part in parts], dtype=np.int64)
-    width = max(int(length_P.max()), min(ROW_TOKENS, context))
+    width = max(row_width(int(length_P.max()), context), min(ROW_TOKENS, context))
     row_P = best_fit(length_P, width)
     num_rows = int(row_P.max()) + 1
     tokens_BT, segments_BT, branches_BT, positions_BT = (np.zeros((num_rows, width), dtype=np.int64) for _ in range(4))
