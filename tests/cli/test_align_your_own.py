@@ -218,7 +218,12 @@ def test_the_guides_commands_take_a_checkpoint_the_whole_way(tmp_path: Path, mon
     assert imported.file("model.safetensors").read_bytes() == (tmp_path / "checkpoint/model.safetensors").read_bytes()
 
     planned = type_next("plan my.toml").splitlines()
-    assert [line.split(",")[0] for line in planned if ", LoRA, on one" in line] == ["supervise", "reward", "ppo"]
+    assert [line.split(",")[0] for line in planned if ", LoRA, on one" in line] == [
+        "supervise",
+        "reward",
+        "ppo",
+        "direct",
+    ]
 
     type_next("run start")
     check_round(space, 1, tmp_path / "checkpoint")

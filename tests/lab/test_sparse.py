@@ -61,7 +61,10 @@ def test_one_expert_is_the_dense_layer_with_its_weights() -> None:
         known = dict(single.named_parameters())
         for name, parameter in dense.named_parameters():
             expert = name.replace("feed_forward", "experts").removesuffix(".weight")
-            parameter.copy_(known[name] if name in known else known[expert][0].T)
+            if name in known:
+                parameter.copy_(known[name])
+            else:
+                parameter.copy_(known[expert][0] if expert.endswith("down") else known[expert][0].T)
     tokens = torch.arange(40).view(2, 20)
     torch.testing.assert_close(single(tokens), dense(tokens), rtol=1e-5, atol=1e-6)
 
