@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tests.training.test_ppo import PROMPTS, metrics_of
 from tests.training.test_ppo import RECIPE as PPO
 from tests.training.test_reward import RECIPE as REWARD
 from tests.training.test_reward import labeled
+from tests.training.test_roles import Sent
 from torch import Tensor, nn
 
 from sanbai.data.conversations import Conversation
@@ -41,11 +42,13 @@ from sanbai.model.heads import LanguageModel, ScalarModel, new_scalar_head
 from sanbai.model.hugging_face import load_language_model, load_scalar_head, load_scalar_model, save_model
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training import players as players_module
+from sanbai.training import ppo
 from sanbai.training.adapter_folder import ADAPTER
 from sanbai.training.learner import Learner
 from sanbai.training.players import Players, load_adapted_players, load_players
 from sanbai.training.ppo import PpoRecipe, train_ppo
 from sanbai.training.reward import train_reward
+from sanbai.training.roles import Models, RolesRecipe
 from sanbai.training.rollouts import Score
 
 LORA = AdapterRecipe(method="lora", rank=2, alpha=8.0, targets=("query", "value", "out", "up", "down"), dropout=0.3)
@@ -410,6 +413,31 @@ def test_killed_twice_and_in_three_threads_it_ends_in_the_same_bits(
     assert_same_bits(outcome_after_kills(train, "killed", (1, 2)), whole)
     threads(3)
     assert_same_bits(outcome_after_kills(train, "threads"), whole)
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_on_copies_elsewhere_only_what_learns_travels_and_the_numbers_are_the_same(
+    house: House, outcome_after_kills: Callable[..., dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch, staleness: int
+) -> None:
+    travelled: set[str] = set()
+
+    class Noting(Sent):
+        def load(self, weights: Mapping[str, Tensor]) -> None:
+            travelled.update(weights)
+            super().load(weights)
+
+    def train(stage: Stage) -> None:
+        roles = RolesRecipe(rollout_workers=2, learners=2)
+        update = {"num_iterations": 3, "rollout_rows": 3, "staleness": staleness, "roles": roles}
+        house.practise(stage, house.players(), RECIPE.model_copy(update=update))
+
+    here = outcome_after_kills(train, "here")
+    monkeypatch.setattr(ppo, "open_workers", Noting)
+    assert_same_bits(outcome_after_kills(train, "there"), here)
+    players = house.players()
+    learning = Models(players.policy, copy_learning(players.reward.model)).weights()
+    assert travelled == set(learning)
+    assert not any(name.endswith("token_embedding.weight") for name in travelled)
 
 
 def test_a_policy_that_has_practised_goes_on_over_the_same_base_and_is_its_own_reference(house: House) -> None:
