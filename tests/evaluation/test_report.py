@@ -13,9 +13,11 @@ from sanbai.evaluation.theme import GRID, INK, MUTED
 
 VERDICT = {
     "promote": False,
-    "summary": "refused: kind <rewrite>",
-    "checks": [{"name": "win rate", "passed": True, "found": "0.596", "wanted": "a lower end > 0.5"}],
-    "worse": ["rewrite"],
+    "checks": [
+        {"name": "win rate", "passed": True, "found": "0.596", "wanted": "a lower end > 0.5"},
+        {"name": "kind <rewrite>", "passed": False, "found": "-0.3", "wanted": "> -0.1"},
+    ],
+    "worse": ["<rewrite>: helpful -0.3"],
 }
 
 
@@ -86,7 +88,7 @@ def test_every_text_from_outside_is_escaped(page: str) -> None:
     assert "Who is &lt;u&gt;Otto&lt;/u&gt;?" in page
     assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
     assert "&lt;i&gt;rewrite&lt;/i&gt;" in page
-    assert "kind &lt;rewrite&gt;" in page
+    assert "<p>Failed: kind &lt;rewrite&gt; -0.3, wanted &gt; -0.1. Worse than before: &lt;rewrite&gt;: helpful" in page
 
 
 def test_the_page_shows_each_figure_with_its_interval(page: str) -> None:

@@ -231,9 +231,8 @@ def test_trap_15_the_outcome_does_not_depend_on_the_micro_batch(
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_trap_23_the_reference_never_moves(
-    open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def noted_references(monkeypatch: pytest.MonkeyPatch) -> list[LanguageModel]:
+    """Return a list that gets the reference of each evaluation from now on."""
     references: list[LanguageModel] = []
     validate = direct._validate
 
@@ -242,6 +241,13 @@ def test_trap_23_the_reference_never_moves(
         return validate(policy, reference, *rest, **named)
 
     monkeypatch.setattr(direct, "_validate", spy)
+    return references
+
+
+def test_trap_23_the_reference_never_moves(
+    open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    references = noted_references(monkeypatch)
     stage = open_stage()
     start(stage, compute, model, tokenizer, labeled(24))
     assert len(set(map(id, references))) == 1

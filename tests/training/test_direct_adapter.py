@@ -17,7 +17,8 @@ import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file
 from tests.training.conftest import Open, assert_same_bits
-from tests.training.test_direct import RECIPE, of_method, rows_of, trade_logratios
+from tests.training.test_direct import RECIPE, noted_references, of_method, rows_of, trade_logratios
+from tests.training.test_players import OTHER_ADAPTERS
 from tests.training.test_reward import labeled
 from torch import Tensor
 
@@ -34,7 +35,6 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model, save_model
 from sanbai.text.chat_template import encode_prompt
 from sanbai.text.tokenizer import Tokenizer
-from sanbai.training import direct
 from sanbai.training.adapter_folder import ADAPTER
 from sanbai.training.direct import DirectRecipe, train_direct
 from sanbai.training.optimizer import OptimizerRecipe
@@ -138,14 +138,7 @@ def test_it_ends_in_the_factors_that_a_slow_loop_over_pefts_adapter_ends_in(
 def test_the_base_keeps_its_bits_and_what_is_written_is_the_base_with_the_adapter(
     open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    references: list[LanguageModel] = []
-    validate = direct._validate
-
-    def spy(policy: LanguageModel, reference: LanguageModel, *rest: Any, **named: Any) -> dict[str, float]:
-        references.append(reference)
-        return validate(policy, reference, *rest, **named)
-
-    monkeypatch.setattr(direct, "_validate", spy)
+    references = noted_references(monkeypatch)
     before, stage = weights_of(model), open_stage()
     stage = replace(stage, parents={"start": Artifact(stage.folder.parent / "model-start", {})})
     metrics = start(stage, compute, model, tokenizer, labeled(24))
@@ -224,16 +217,7 @@ def test_trap_25_killed_it_ends_in_the_same_bits(
 def test_every_field_of_lora_changes_the_run_but_dropout(
     open_stage: Open, compute: Compute, model: LanguageModel, tokenizer: Tokenizer
 ) -> None:
-    others: dict[str, Any] = {
-        "method": "none",
-        "rank": 3,
-        "alpha": 1.0,
-        "rank_stabilised": True,
-        "targets": ("query",),
-        "dropout": 0.0,
-        "num_virtual_tokens": 3,  # of the other methods, as the next
-        "encoder_width": 9,
-    }
+    others = OTHER_ADAPTERS | {"dropout": 0.0}
     assert others.keys() == AdapterRecipe.model_fields.keys()
 
     def trace(name: str, adapter: AdapterRecipe) -> str:

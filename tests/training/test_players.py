@@ -52,6 +52,17 @@ from sanbai.training.roles import Models, RolesRecipe
 from sanbai.training.rollouts import Score
 
 LORA = AdapterRecipe(method="lora", rank=2, alpha=8.0, targets=("query", "value", "out", "up", "down"), dropout=0.3)
+#: Another value of each field of `[adapter]`.
+OTHER_ADAPTERS: dict[str, Any] = {
+    "method": "none",
+    "rank": 3,
+    "alpha": 1.0,
+    "rank_stabilised": True,
+    "targets": ("query",),
+    "dropout": 0.6,
+    "num_virtual_tokens": 3,  # of the other methods, as the next
+    "encoder_width": 9,
+}
 RECIPE = PPO.model_copy(
     update={
         "num_iterations": 2,
@@ -254,16 +265,7 @@ def test_a_reward_model_learns_as_an_adapter_and_a_head_and_its_control_does_not
 def test_trap_28_every_field_of_lora_changes_the_reward_models_run_but_dropout(
     house: House, demonstrations: list[Conversation]
 ) -> None:
-    others: dict[str, Any] = {
-        "method": "none",
-        "rank": 3,
-        "alpha": 1.0,
-        "rank_stabilised": True,
-        "targets": ("query",),
-        "dropout": 0.6,
-        "num_virtual_tokens": 3,  # of the other methods, as the next
-        "encoder_width": 9,
-    }
+    others = OTHER_ADAPTERS
     assert others.keys() == AdapterRecipe.model_fields.keys()
 
     def trace(name: str, adapter: AdapterRecipe) -> str:

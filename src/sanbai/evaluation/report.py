@@ -40,7 +40,7 @@ def report_html(
         figures: from `figures.draw_figures`.
         mistakes: from `mistakes.confident_mistakes`.
         seconds: model -> how long its making took.
-        verdict: the gate's: `{"promote", "summary", "checks": [{"name", "passed", "found", "wanted"}], "worse"}`.
+        verdict: the gate's: `{"promote", "checks": [{"name", "passed", "found", "wanted"}], "worse"}`.
         facts: data, seed and machine, for the page's foot.
         title: of the page.
     """
@@ -143,12 +143,14 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
         f'<tr><td class="{"pass" if check["passed"] else "fail"}">{"passed" if check["passed"] else "failed"}</td>'
         f"<td>{html.escape(check['name'])}</td><td>{html.escape(check['found'])}</td>"
         f"<td>{html.escape(check['wanted'])}</td></tr>"
-        for check in verdict.get("checks", [])
+        for check in verdict["checks"]
     )
     outcome = "pass" if verdict["promote"] else "fail"
     word = "Promoted" if verdict["promote"] else "Refused"
-    reason = verdict.get("summary", "").removeprefix("refused: ").removeprefix("promoted").strip()
-    reason = reason or "Every check passed."
+    failed = [f"{one['name']} {one['found']}, wanted {one['wanted']}" for one in verdict["checks"] if not one["passed"]]
+    reason = f"Failed: {'; '.join(failed)}." if failed else "Every check passed."
+    if verdict["worse"]:
+        reason += f" Worse than before: {'; '.join(verdict['worse'])}."
     return (
         f'<section class="card verdict {outcome}">\n<h2>{word} by the gate</h2>\n<p>{html.escape(reason)}</p>\n'
         '<details><summary>Every check</summary><table><thead><tr><th scope="col">Outcome</th><th scope="col">Check'

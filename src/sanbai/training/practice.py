@@ -111,7 +111,7 @@ def sample(
         policy,
         prompts,
         Sampling(temperature=recipe.temperature, max_new_tokens=recipe.max_new_tokens),
-        seeds=[derive_seed(seed, row) for row in rows or range(len(prompts))],
+        seeds=[derive_seed(seed, row) for row in (range(len(prompts)) if rows is None else rows)],
         stop_ids=tokenizer.reserved.ends(),
         batch_size=recipe.rollout_rows,
         precision=decoding_precision(compute),
