@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from sanbai.model.packed import PackedLinear, can_pack, pack_linears, packed_bits, repack
+from sanbai.model.packed import PackedLinear, can_pack, first_packed, pack_linears, repack
 
 BFLOAT16 = torch.ones(1, 1, dtype=torch.bfloat16)
 needs_packing = pytest.mark.skipif(not can_pack(BFLOAT16), reason="this processor has no bfloat16 products to pack for")
@@ -32,7 +32,9 @@ def test_parameters_keep_their_names_and_new_ones_count_once_they_are_packed() -
     plain, packed = make_model(), make_model()
     pack_linears(packed)
     assert packed.state_dict().keys() == plain.state_dict().keys()
-    assert packed_bits(packed) == 16
+    first = first_packed(packed)
+    assert first is not None
+    assert first.bits == 16
     x = torch.randn(2, 24).to(torch.bfloat16)
     with torch.inference_mode():
         before = packed(x)
@@ -47,5 +49,5 @@ def test_parameters_keep_their_names_and_new_ones_count_once_they_are_packed() -
 def test_other_precisions_are_left_alone() -> None:
     model = make_model().float()
     pack_linears(model)
-    assert packed_bits(model) is None
+    assert first_packed(model) is None
     assert not any(isinstance(module, PackedLinear) for module in model.modules())

@@ -66,7 +66,7 @@ def test_what_follows_a_product_is_computed_with_it(bits: Bits, rows: int) -> No
     weight, bias = weight.bfloat16(), bias.bfloat16()
     x = torch.randn(rows, 2 * GROUP).to(torch.float32 if rows == 1 else torch.bfloat16)
     other = torch.randn(rows, 48).to(x.dtype)
-    linear = PackedLinear(weight, bias, bits)
+    linear = PackedLinear(weight, bias, bits, by_rows=True)
     rounded = ROW_PRODUCTS[bits].rounded(weight).double()
     plain = F.linear(x.double(), rounded, bias.double())
     oracle = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from sanbai.generation.reading import Reading
 from sanbai.model.fused_step import FusedStep, can_fuse
 from sanbai.model.heads import LanguageModel
-from sanbai.model.packed import PackedLinear, packed_bits
+from sanbai.model.packed import PackedLinear, first_packed
 
 
 class ModelRunner:
@@ -26,8 +26,9 @@ class ModelRunner:
 
     def prepare(self) -> None:
         """Take up the weights as they stand now; to be called again after they have changed."""
-        bits = packed_bits(self._model)
-        self._head = PackedLinear(self._model.head_weight, None, bits) if bits else None
+        self._head = None
+        if (packed := first_packed(self._model)) is not None:
+            self._head = PackedLinear(self._model.head_weight, None, packed.bits, by_rows=packed.by_rows)
         self._fused_step = FusedStep(self._model) if can_fuse(self._model) else None
 
     def read(self, reading: Reading, *, every: bool = False, by_modules: bool = False) -> Tensor:

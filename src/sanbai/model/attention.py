@@ -8,7 +8,9 @@ The mask may hold a bias of each head too, T5's relative positions; the root is 
   blocks, each seeing only the keys up to its end, so that most of the upper triangle is never computed. Probabilities
   are kept for the backward pass: B H T S numbers a layer, which suits the short contexts trained on a CPU. Where the
   mask holds a bias to be learnt, torch's gradient takes three times as long (47 against 14 ms at B 8, one core).
-- `single_query_attention`, decoding on a CPU: two batched products, twice torch's speed on the cache's layout.
+- `single_query_attention`, decoding on a CPU: two batched products, twice torch's speed on a Zen 4 core. In bfloat16 on
+  a matrix unit, where such products reorder the keys in every call, torch's function: half their time (64 rows, 6 heads
+  of 64, 96 keys: 530 against 1,140 microseconds).
 - torch's `scaled_dot_product_attention` everywhere else.
 
 Departure from the usual layout: neighbouring query heads that share a key head are folded into the rows of one matrix
@@ -25,6 +27,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from sanbai.foundation.device import has_matrix_tiles
 
 BLOCK = 64
 """Queries a block; 64 and 128 were fastest at T 256, 32 was a fifth slower."""
@@ -73,10 +77,18 @@ def single_query_attention(
 ) -> Tensor:
     """Return out_BH1K for one query a head; without gradient."""
     B, H, _, K = q_BH1K.shape
-    q_BGRK = (q_BH1K * K**-0.5 if scaled else q_BH1K).reshape(B, k_BGSK.shape[1], -1, K)
-    score_BGRS = torch.matmul(q_BGRK, k_BGSK.transpose(-1, -2))
-    score_BGRS.view(B, H, 1, -1).add_(mask_BH1S)
-    return torch.matmul(score_BGRS.softmax(dim=-1), v_BGSK).view(B, H, 1, K)
+    G, S = k_BGSK.shape[1:3]
+    q_BGRK = q_BH1K.reshape(B, G, -1, K)
+    mask_BGRS = mask_BH1S.view(-1, G, H // G, S) if mask_BH1S.shape[1] > 1 else mask_BH1S
+    if has_matrix_tiles(q_BH1K) and k_BGSK.stride(-1) == 1:
+        mixed_BGRK = F.scaled_dot_product_attention(
+            q_BGRK, k_BGSK, v_BGSK, attn_mask=mask_BGRS, scale=None if scaled else 1.0
+        )
+        return mixed_BGRK.reshape(B, H, 1, K)
+    mask_NRS = mask_BGRS.expand(B, G, H // G, S).flatten(0, 1)
+    q_NRK, k_NSK, v_NSK = q_BGRK.flatten(0, 1), k_BGSK.flatten(0, 1), v_BGSK.flatten(0, 1)
+    score_NRS = torch.baddbmm(mask_NRS, q_NRK, k_NSK.transpose(1, 2), alpha=K**-0.5 if scaled else 1.0)
+    return torch.bmm(score_NRS.softmax(dim=-1), v_NSK).view(B, H, 1, K)
 
 
 class BlockedAttention(torch.autograd.Function):

@@ -99,7 +99,13 @@ class Attention(nn.Module):
             )
         kind = self.config.mask_of(layer)
         if shared.pages is not None:
-            mixed_BHTK = shared.pages.attend(layer, q_BHTK, k, v, kind=kind, scaled=self.config.scaled_attention)
+            mixed_BHTK = shared.pages.attend(
+                layer,
+                q_BHTK[:, :, 0],
+                torch.cat((k, v), dim=1)[:, :, 0],
+                kind=kind,
+                scaled=self.config.scaled_attention,
+            )
         else:
             causal = kind in {"causal", "banded"}
             mixed_BHTK = attention(q_BHTK, k, v, shared.masks[kind], scaled=self.config.scaled_attention, causal=causal)

@@ -6,10 +6,10 @@ some 45 calls a layer, this file a third. Activations, gates and residuals are c
 what is wanted is computed.
 
 Steps are computed in the model's precision; only a single token of a packed model is computed in float32 around
-products of a form of its own (`row_product.py`).
+products of a form of its own (`row_product.py`), where there is one. On a CPU's matrix unit many rows are filled up to
+a number that comes often (`rows_to_fill`): prompts of a new length would wait longer for kernels than for products.
 
-Shapes: N tokens of the step, D of them of texts in the window, A wanted, W width, H query heads, G key-value heads,
-M = H + 2 G, K head width, C positions of the window, V vocabulary.
+Shapes: N tokens of the step, A wanted, W width, H query heads, G key-value heads, M = H + 2 G, K head width.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sanbai.foundation.device import rows_to_fill
 from sanbai.model.block import Block
 from sanbai.model.config import Mask
 from sanbai.model.heads import LanguageModel
-from sanbai.model.packed import PackedLinear, fused_linear, packed_bits
+from sanbai.model.packed import PackedLinear, first_packed, fused_linear
 from sanbai.model.paged import Pages
 from sanbai.model.rotary import Rotation, rotate, rotation
-from sanbai.model.row_product import can_multiply_rows
 
 Norm = Callable[[Tensor], Tensor]
 
@@ -56,7 +56,8 @@ class FusedStep:
         trunk = model.trunk
         self._trunk, self._config = trunk, model.config
         self._dtype = model.head_weight.dtype
-        self._by_rows = packed_bits(model) is not None and can_multiply_rows()
+        packed = first_packed(model)
+        self._by_rows = packed is not None and packed.by_rows
         dtypes = {self._dtype, torch.float32} if self._by_rows else {self._dtype}
         self._layers = {dtype: self._layers_in(dtype) for dtype in dtypes}
 
@@ -79,7 +80,7 @@ class FusedStep:
     ) -> Tensor:
         config, trunk = self._config, self._trunk
         x_NW = trunk.embed(trunk.token_embedding(token_N).unsqueeze(1), position_N.unsqueeze(1), {})[:, 0].to(dtype)
-        masks = pages.prepare_fused(config, self._dtype)
+        pages.prepare(config, self._dtype, None)
         turn = None
         if config.positions == "rotary":
             turn = rotation(
@@ -90,17 +91,23 @@ class FusedStep:
                 scaling=config.rope_scaling,
             )
         layers, last_norm = self._layers[dtype]
+        num_tokens, num_more = len(x_NW), rows_to_fill(x_NW)
+        x_NW = _with_rows(x_NW, num_more)
         for number, layer in enumerate(layers):
-            qkv_NMK = self._project(fused_linear(layer.qkv, layer.attention_norm(x_NW)), layer, turn)
-            mixed_NW = self._attend(number, qkv_NMK, masks[layer.mask], layer.mask, pages).to(dtype)
+            qkv_NP = fused_linear(layer.qkv, layer.attention_norm(x_NW))[:num_tokens]
+            qkv_NMK = self._project(qkv_NP, layer, turn)
+            q_NHK, kv_NMK = qkv_NMK[:, : config.num_heads], qkv_NMK[:, config.num_heads :]
+            mixed_NH1K = pages.attend(number, q_NHK, kv_NMK, kind=layer.mask, scaled=config.scaled_attention)
+            mixed_NW = mixed_NH1K.flatten(1)
             if wanted_A is not None and number == config.num_layers - 1:
                 x_NW, mixed_NW = x_NW[wanted_A], mixed_NW[wanted_A]
-            x_NW = fused_linear(layer.out, mixed_NW, plus=x_NW)
+                num_tokens, num_more = len(wanted_A), 0
+            x_NW = fused_linear(layer.out, _with_rows(mixed_NW, num_more), plus=x_NW)
             normed_NW, kind = layer.feed_forward_norm(x_NW), config.feed_forward
             gate = None if layer.gate is None else fused_linear(layer.gate, normed_NW, activation=kind)
             inner = fused_linear(layer.up, normed_NW, activation=kind if gate is None else None, times=gate)
             x_NW = fused_linear(layer.down, inner, plus=x_NW)
-        return last_norm(x_NW)
+        return last_norm(x_NW[:num_tokens])
 
     def _project(self, qkv_NP: Tensor, layer: _Layer, turn: Rotation | None) -> Tensor:
         """Return queries, keys and values, head by head, normed and turned."""
@@ -113,24 +120,6 @@ class FusedStep:
             turned = rotate(qkv_NMK[:, : H + G].unsqueeze(0), turn)[0]
             qkv_NMK = torch.cat((turned, qkv_NMK[:, H + G :]), dim=1)
         return qkv_NMK
-
-    def _attend(self, number: int, qkv_NMK: Tensor, mask_ARC: Tensor | None, kind: Mask, pages: Pages) -> Tensor:
-        """Return each token's mixed values, its heads one after the other."""
-        config, D = self._config, pages.num_decoding
-        H, G = config.num_heads, config.num_kv_heads
-        parts = []
-        if mask_ARC is not None:
-            qkv_DMK = qkv_NMK[:D].to(pages.window.dtype)
-            k_DGCK, v_DGCK = pages.write(number, qkv_DMK[:, H:])
-            q, k, v = qkv_DMK[:, :H].reshape(D * G, H // G, -1), k_DGCK.flatten(0, 1), v_DGCK.flatten(0, 1)
-            scale = config.head_width**-0.5 if config.scaled_attention else 1.0
-            score = torch.baddbmm(mask_ARC, q, k.transpose(1, 2), alpha=scale)
-            parts.append(torch.bmm(score.softmax(dim=-1), v).view(D, -1).to(qkv_NMK.dtype))
-        if pages.chunks:
-            q_NHK, kv_NMK = torch.split(qkv_NMK, [H, 2 * G], dim=1)
-            chunks = pages.attend_chunks(number, q_NHK, kv_NMK, kind=kind, scaled=config.scaled_attention)
-            parts += [part.flatten(1) for part in chunks]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _layers_in(self, dtype: torch.dtype) -> tuple[list[_Layer], Norm]:
         """Return the layers, and the last norm, for a residual stream of this precision."""
@@ -155,6 +144,11 @@ class FusedStep:
                 )
             )
         return layers, _norm(trunk.norm, dtype)
+
+
+def _with_rows(x_NW: Tensor, num_more: int) -> Tensor:
+    """Return rows with some of zeros behind them, of which nothing is taken."""
+    return F.pad(x_NW, (0, 0, 0, num_more)) if num_more else x_NW
 
 
 def can_fuse(model: LanguageModel) -> bool:

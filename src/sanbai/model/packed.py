@@ -3,7 +3,9 @@
 For many rows: oneDNN reorders a plain bfloat16 weight in every call, which for few rows costs more than the product; 16
 rows and a matrix of 1536 by 384 take 119 microseconds packed and 158 plain, 2,048 rows 12,300 and 13,300 (one core with
 AMX). What follows the product (bias, activation, gate, residual) is computed before the result is rounded, in the same
-call. For one row: a form that comes from memory faster (`row_product.py`), of as many bits as wanted.
+call. For one row: a form that comes from memory faster (`row_product.py`), of as many bits as wanted. Of sixteen bits
+there is none for a large model where a CPU has a matrix unit: the packed weights come from memory faster there
+(`row_bits`).
 
 float32 gains nothing, so only bfloat16 is packed. For decoding alone: no gradient, and after the weights change
 `repack` must be called.
@@ -11,11 +13,13 @@ float32 gains nothing, so only bfloat16 is packed. For decoding alone: no gradie
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from sanbai.foundation.device import has_matrix_tiles
 from sanbai.foundation.errors import ModelError
 from sanbai.model.block import ACTIVATIONS
 from sanbai.model.config import FeedForwardKind
@@ -23,6 +27,11 @@ from sanbai.model.row_product import HalfMatrix, Int4Matrix, Int8Matrix, RowProd
 
 NUM_ROWS = 16
 """Rows the packing is laid out for; laid out for 1 or 64 it is as fast, within what can be told apart."""
+
+CACHED_WEIGHTS = 1 << 25
+"""Of the layers of a model that may well stay in a processor's cache. With AMX, microseconds of one row by 3072 x 768
+weights of 16 bits: from memory 390 packed and 554 by `HalfMatrix`, from a cache 245 and 252; small ones by 1536 x 384
+from a cache 91 and 72."""
 
 Bits = Literal[16, 8, 4]
 """Of a weight."""
@@ -44,22 +53,23 @@ FUSED: dict[FeedForwardKind, tuple[str, str]] = {
 class PackedLinear(nn.Module):
     """A linear layer that shares its parameters with the one it was made from, under the same names."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, bits: Bits = 16) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, bits: Bits = 16, *, by_rows: bool) -> None:
         """Pack.
 
         Args:
             weight: bfloat16, kept unrounded.
             bias: added.
             bits: that a weight is rounded to.
+            by_rows: whether one row is multiplied in a form of its own.
         """
         super().__init__()
-        self.weight, self.bias, self.bits = weight, bias, bits
+        self.weight, self.bias, self.bits, self.by_rows = weight, bias, bits, by_rows
         self.pack()
 
     def pack(self) -> None:
         """Reorder and round the weight anew."""
         kind = ROW_PRODUCTS[self.bits]
-        self._row_product: RowProduct | None = kind(self.weight, self.bias) if can_multiply_rows() else None
+        self._row_product = kind(self.weight, self.bias) if self.by_rows else None
         rounded = kind.rounded(self.weight.detach()).bfloat16()
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(rounded, NUM_ROWS)  # noqa: SLF001
 
@@ -151,20 +161,30 @@ def pack_linears(model: nn.Module, bits: Bits = 16) -> None:
     Raises:
         ModelError: fewer than 16 bits where nothing can be packed, or in a shape that has no such form.
     """
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.Linear):
-                if can_pack(child.weight) and (bits == 16 or can_multiply_rows()):
-                    setattr(parent, name, PackedLinear(child.weight, child.bias, bits))
-                elif bits < 16:
-                    raise ModelError(
-                        f"weights of {bits} bits need an x86 processor with bfloat16 products; take another precision"
-                    )
+    linears = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear)
+    ]
+    by_rows = can_multiply_rows() and (bits < 16 or not _packed_comes_faster([child.weight for *_, child in linears]))
+    for parent, name, child in linears:
+        if can_pack(child.weight) and (bits == 16 or by_rows):
+            setattr(parent, name, PackedLinear(child.weight, child.bias, bits, by_rows=by_rows))
+        elif bits < 16:
+            raise ModelError(
+                f"weights of {bits} bits need an x86 processor with bfloat16 products; take another precision"
+            )
 
 
-def packed_bits(model: nn.Module) -> Bits | None:
-    """Return the bits of the weights that `pack_linears` has replaced; None where there are none."""
-    return next((module.bits for module in model.modules() if isinstance(module, PackedLinear)), None)
+def first_packed(model: nn.Module) -> PackedLinear | None:
+    """Return one of the layers that `pack_linears` has put in, which are alike; None where there are none."""
+    return next((module for module in model.modules() if isinstance(module, PackedLinear)), None)
+
+
+def _packed_comes_faster(weights: Sequence[Tensor]) -> bool:
+    """Return whether one row is multiplied faster by the packing for many rows."""
+    return sum(weight.numel() for weight in weights) > CACHED_WEIGHTS and has_matrix_tiles(weights[0])
 
 
 def repack(model: nn.Module) -> None:

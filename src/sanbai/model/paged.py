@@ -152,29 +152,30 @@ class Pages:
         """D."""
         return self.position_D.shape[0]
 
-    def prepare_fused(self, config: ModelConfig, dtype: torch.dtype) -> dict[Mask, Tensor | None]:
-        """Compute the same for `fused_step.py`; return the window's masks as mask_ARC, A = D G and R = H / G."""
-        self.prepare(config, dtype, None)
-        D, G, R = self.num_decoding, config.num_kv_heads, config.num_heads // config.num_kv_heads
-        masks: dict[Mask, Tensor | None] = dict.fromkeys(config.masks)
-        for kind, mask_D11C in self._window_masks.items():
-            masks[kind] = mask_D11C.expand(D, G, R, mask_D11C.shape[-1]).flatten(0, 1)
-        return masks
+    def attend(self, layer: int, q_NHK: Tensor, kv_NMK: Tensor, *, kind: Mask, scaled: bool) -> Tensor:
+        """Write one layer's new keys and values; return each query's average of the values it may see.
 
-    def attend(self, layer: int, q_NH1K: Tensor, k_NG1K: Tensor, v_NG1K: Tensor, *, kind: Mask, scaled: bool) -> Tensor:
-        """Write one layer's new keys and values; return out_NH1K, each query's average of the values it may see."""
+        Args:
+            layer: which.
+            q_NHK: queries.
+            kv_NMK: the heads of the keys, then those of the values, M = 2 G.
+            kind: of the layer's mask.
+            scaled: whether scores are divided by sqrt(K).
+
+        Returns:
+            out_NH1K.
+        """
         parts, D = [], self.num_decoding
-        q_NHK, kv_NMK = q_NH1K[:, :, 0], torch.cat((k_NG1K, v_NG1K), dim=1)[:, :, 0]
         if D:
-            k, v = self.write(layer, kv_NMK[:D])
-            mixed = attention(q_NH1K[:D].to(k.dtype), k, v, self._window_masks[kind], scaled=scaled)
-            parts.append(mixed.to(q_NH1K.dtype))
+            self._new.append(kv_NMK[:D])
+            k, v = self.window.write(layer, self._place_A, kv_NMK[:D])
+            q_DH1K = q_NHK[:D].unsqueeze(2).to(k.dtype)
+            parts.append(attention(q_DH1K, k, v, self._window_masks[kind], scaled=scaled).to(q_NHK.dtype))
         if self.chunks:
-            parts += self.attend_chunks(layer, q_NHK, kv_NMK, kind=kind, scaled=scaled)
+            parts += self._attend_chunks(layer, q_NHK, kv_NMK, kind=kind, scaled=scaled)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def attend_chunks(self, layer: int, q_NHK: Tensor, kv_NMK: Tensor, *, kind: Mask, scaled: bool) -> list[Tensor]:
-        """Do the same for the tokens of the chunks alone; return the result's parts [.., H, 1, K]."""
+    def _attend_chunks(self, layer: int, q_NHK: Tensor, kv_NMK: Tensor, *, kind: Mask, scaled: bool) -> list[Tensor]:
         first, parts = 0 if self.drafted else self.num_decoding, []
         self.cache.write(layer, self.slot_N[first:], kv_NMK[first:])
         for chunk, mask_R1TS in zip(self.chunks, self._chunk_masks[kind], strict=True):
@@ -194,11 +195,6 @@ class Pages:
             q_RHTK = chunk.pad(q_NH1K[:, :, 0])
             parts.append(chunk.unpad(attention(q_RHTK, k, v, mask, scaled=scaled, causal=False)))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def write(self, layer: int, kv_DNK: Tensor) -> tuple[Tensor, Tensor]:
-        """Put one layer's new keys and values into the window, key heads first; return k_DGCK and v_DGCK, uncopied."""
-        self._new.append(kv_DNK)
-        return self.window.write(layer, self._place_A, kv_DNK)
 
     def store(self) -> None:
         """Copy what the window got into the blocks, once all layers are through: one write instead of one a layer."""

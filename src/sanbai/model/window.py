@@ -5,10 +5,11 @@ midst of its answer has a lane here, filled once from its blocks and from then o
 at the end of each step. Between steps they are the truth, and a lane can be thrown away.
 
 A step reads all the room there is and masks what is not filled: a product copies an operand that does not lie
-contiguous, which at 64 lanes takes longer than the product. So the room follows the longest text closely.
+contiguous, which at 64 lanes takes longer than the product. So the room follows the longest text closely. (On a matrix
+unit attention is no batched product (`attention.py`), copies nothing, and reads only as far as the longest text.)
 
-Few lanes are kept in float32 where the model is in bfloat16: a batched product of 6 heads takes 4 microseconds then and
-17 in bfloat16, of 384 heads it takes longer.
+Few lanes are kept in float32 where the model is in bfloat16 and the CPU has no matrix unit: a batched product of 6
+heads takes 4 microseconds then and 17 in bfloat16, of 384 heads it takes longer.
 
 Shapes: L layers, W lanes, C positions of room, D lanes in use, G key-value heads, K head width.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sanbai.foundation.device import has_matrix_tiles
 from sanbai.model.config import ModelConfig
 
 ROOM = 32
@@ -41,11 +43,13 @@ class Window:
         self._first_D2G: dict[int, Tensor] = {}  # places of position 0, for the last D asked for
         shape = (config.num_layers, 2, 0, config.num_kv_heads, 0, config.head_width)
         self._kept_L2WGCK = torch.zeros(shape, dtype=dtype, device=device)  # keys, then values
+        self._num_positions = 0
+        self._on_tiles = has_matrix_tiles(self._kept_L2WGCK)
 
     @property
     def num_positions(self) -> int:
         """C, as many keys as a query is offered."""
-        return self._kept_L2WGCK.shape[4]
+        return self._num_positions
 
     @property
     def dtype(self) -> torch.dtype:
@@ -54,14 +58,17 @@ class Window:
 
     def fit(self, num_lanes: int, num_positions: int) -> None:
         """Make room for so much, and not for much more; what lies in the lanes stays."""
-        W, C = self._kept_L2WGCK.shape[2], self.num_positions
+        _, _, W, _, C, _ = self._kept_L2WGCK.shape
         lanes = W if W // 4 < num_lanes <= W else max(num_lanes, 2 * W if num_lanes > W else 0)
         room = -(-num_positions // ROOM) * ROOM
-        if lanes == W and room <= C < 2 * room:
+        if room <= C < 2 * room:
+            room = C
+        self._num_positions = num_positions if self._on_tiles else room
+        if (lanes, room) == (W, C):
             return
-        room = room if room > C or 2 * room <= C else C
-        on_cpu = self._kept_L2WGCK.device.type == "cpu"
-        dtype = torch.promote_types(self._dtype, torch.float32) if on_cpu and lanes <= FEW else self._dtype
+        dtype = self._dtype
+        if lanes <= FEW and self._kept_L2WGCK.device.type == "cpu" and not self._on_tiles:
+            dtype = torch.promote_types(dtype, torch.float32)
         self._resize(lanes, room, dtype)
 
     def load(self, layer: int, lane_R: Tensor, k_RGSK: Tensor, v_RGSK: Tensor) -> None:
@@ -100,7 +107,8 @@ class Window:
         D, _, K = kv_DNK.shape
         kept_2WGCK = self._kept_L2WGCK[layer]
         kept_2WGCK.view(-1, K).index_copy_(0, place_A, kv_DNK.reshape(-1, K).to(self.dtype))
-        return kept_2WGCK[0, :D], kept_2WGCK[1, :D]
+        k_DGCK, v_DGCK = kept_2WGCK[:, :D, :, : self._num_positions]
+        return k_DGCK, v_DGCK
 
     def clear(self) -> None:
         """Give the room back."""
