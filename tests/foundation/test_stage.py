@@ -32,12 +32,19 @@ def job(tmp_path: Path) -> Job:
     return Job(workspace, SilentProgress(), StopSignal())
 
 
-def make(job: Job, build: Callable[[Stage], Mapping[str, Any]], *, seed: int = 1, **parents: Artifact) -> Artifact:
+def make(
+    job: Job,
+    build: Callable[[Stage], Mapping[str, Any]],
+    *,
+    seed: int = 1,
+    compute: Compute | None = None,
+    **parents: Artifact,
+) -> Artifact:
     return run_stage(
         job,
         kind="model",
         name="count",
-        recipe={"compute": Compute()},
+        recipe={"compute": compute or Compute()},
         parents=parents,
         seed=seed,
         floor="training",
@@ -68,6 +75,14 @@ def test_the_same_request_returns_the_same_artifact_without_work(job: Job) -> No
     assert first.name == second.name
     assert first.file("total.txt").read_text() == "15"
     assert first.metrics == {"total": 15.0}
+
+
+def test_the_number_of_threads_changes_no_name_but_the_precision_does(job: Job) -> None:
+    first = make(job, count_to_six, compute=Compute(num_threads=1))
+    again = make(job, lambda stage: pytest.fail("worked again"), compute=Compute(num_threads=3))
+    other = make(job, count_to_six, compute=Compute(precision="float32"))
+    assert first.name == again.name
+    assert first.name != other.name
 
 
 def test_seed_and_parents_change_the_name(job: Job) -> None:

@@ -29,6 +29,8 @@ ROWS_STEP = 64
 class Compute(RecipeSection):
     """Section `[compute]`: threads, precision and device, fixed so that a run can be repeated bit for bit."""
 
+    no_number_depends_on = frozenset({"num_threads"})
+
     num_threads: int = Field(default=2, ge=1, le=1024)
     """Parts of a batch that are computed at once, each by one thread; no number depends on it. 1 on a GPU."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"

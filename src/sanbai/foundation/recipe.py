@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,6 +20,9 @@ class RecipeSection(BaseModel):
     """Base of every section: frozen, unknown keys refused, each field's docstring is its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+
+    no_number_depends_on: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say how something is computed, not what comes out; an artifact's id leaves them out."""
 
 
 Section = TypeVar("Section", bound=RecipeSection)

@@ -89,7 +89,10 @@ def run_stage(
         Interrupted: asked to stop; the state is saved.
         ResourceError: another process is making the same artifact, or the disk is full.
     """
-    sections = {section: values.model_dump(mode="json") for section, values in recipe.items()}
+    sections = {
+        section: values.model_dump(mode="json", exclude=set(values.no_number_depends_on))
+        for section, values in recipe.items()
+    }
     parent_ids = {role: artifact.id for role, artifact in parents.items()}
     determined_by = {"stage": name, **sections, **({"inputs": dict(inputs)} if inputs else {})}
     identity = artifact_id(kind, determined_by, parent_ids, seed, source_fingerprint(floor, *modules))
