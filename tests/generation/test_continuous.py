@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -135,17 +136,20 @@ def test_answers_in_few_bits_are_nearly_the_models_alone_and_in_company(
         engine.replace_weights(model.state_dict())
 
 
-def test_experts_without_competition_are_served_and_others_refused() -> None:
+@pytest.mark.parametrize("limits", [{"dropless": True}, {"evaluation_capacity_factor": 0.01}], ids=["none", "batch"])
+def test_experts_read_all_who_choose_them(limits: dict[str, Any]) -> None:
     experts = ExpertsConfig(num_experts=4, top_k=2, dropless=True)
     config = LLAMA.model_copy(update={"sparse_layers": "all", "experts": experts})
-    model = make_model(config).double()
+    theirs = generate(make_model(config).double(), make_prompts(6), GREEDY, seeds=range(6), stop_ids=STOP)
+    limited = config.model_copy(update={"experts": ExpertsConfig(num_experts=4, top_k=2, **limits)})
+    model = make_model(limited).double()
     ours = generate_continuously(model, make_prompts(6), GREEDY, seeds=range(6), stop_ids=STOP)
-    theirs = generate(model, make_prompts(6), GREEDY, seeds=range(6), stop_ids=STOP)
     assert [each.tokens for each in ours] == [each.tokens for each in theirs]
-    competing = config.model_copy(update={"experts": experts.model_copy(update={"dropless": False})})
-    for refused in (competing, LLAMA.model_copy(update={"masks": ("full",)})):
-        with pytest.raises(ModelError, match=r"a model that .*generate"):
-            ContinuousEngine(make_model(refused), SMALL)
+
+
+def test_a_model_that_looks_ahead_is_refused() -> None:
+    with pytest.raises(ModelError, match="looks ahead"):
+        ContinuousEngine(make_model(LLAMA.model_copy(update={"masks": ("full",)})), SMALL)
 
 
 # --- sharing ---

@@ -216,7 +216,9 @@ class Block(nn.Module):
             dense_BTD: Tensor = self.feed_forward(x_BTD)
             return dense_BTD
         out_BTD: Tensor
-        out_BTD, report = self.experts(x_BTD, mask_BT=shared.real_BT, generator=shared.generator)
+        out_BTD, report = self.experts(
+            x_BTD, mask_BT=shared.real_BT, generator=shared.generator, competing=shared.pages is None
+        )
         if shared.reports is not None:
             shared.reports.append(report)
         return out_BTD

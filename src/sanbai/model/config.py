@@ -154,6 +154,12 @@ class ModelConfig(RecipeSection):
         return not {"causal", "banded"}.issuperset(self.masks)
 
     @property
+    def batch_competes(self) -> bool:
+        """Whether an expert has places for so many tokens of a whole batch, so that its texts depend on each other."""
+        experts = self.experts
+        return self.sparse_layers != "none" and not experts.dropless and experts.capacity_over == "batch"
+
+    @property
     def gated(self) -> bool:
         """Whether a feed-forward gates a third projection (Shazeer 2020, arXiv:2002.05202)."""
         return self.feed_forward in {"swiglu", "geglu", "geglu_tanh"}

@@ -154,7 +154,12 @@ class Experts(nn.Module):
         self.group = group
 
     def forward(
-        self, x_BTD: Tensor, *, mask_BT: Tensor | None = None, generator: torch.Generator | None = None
+        self,
+        x_BTD: Tensor,
+        *,
+        mask_BT: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        competing: bool = True,
     ) -> tuple[Tensor, RouterReport]:
         """Return out_BTD, of the input's dtype, and what the router did.
 
@@ -162,6 +167,7 @@ class Experts(nn.Module):
             x_BTD: after the norm.
             mask_BT: true on real tokens; padding is not routed and its output is 0. By default all are real.
             generator: of jitter and dropout in training; torch's own by default.
+            competing: whether capacities hold; tokens of texts that have nothing to do with each other do not compete.
         """
         config = self.config
         x_ND = x_BTD.flatten(0, 1)
@@ -176,7 +182,7 @@ class Experts(nn.Module):
             real_N,
             num_experts=config.num_experts,
             num_groups=1 if config.capacity_over == "batch" else x_BTD.shape[0],
-            capacity_factor=self._capacity_factor(),
+            capacity_factor=self._capacity_factor() if competing else math.inf,
         )
         x_AD = x_ND.index_select(0, assignment.token_A)
         wanted_E = assignment.wanted_E

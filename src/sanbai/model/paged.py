@@ -5,9 +5,9 @@ begin alike may point to the same blocks. Which block is whose is not known here
 the tables.
 
 A step reads N tokens of many texts at once, as N rows of one token, so that everything but attention is the training
-model's code unchanged. Attention has two ways. Texts that read one token each look at a window (`window.py`), which
-keeps their keys and values side by side. Chunks of prompts have their blocks gathered, padded among chunks of like
-length.
+model's code unchanged; only that experts read all tokens that choose them: unrelated texts do not compete for places.
+Attention has two ways. Texts that read one token each look at a window (`window.py`), which keeps their keys and values
+side by side. Chunks of prompts have their blocks gathered, padded among chunks of like length.
 
 Shapes: L layers, N tokens of the step, D of them of texts that read one token, R chunks, T their longest, M blocks of
 the longest table, P positions a block, S = M P positions, H query heads, G key-value heads, K head width.
@@ -123,7 +123,7 @@ class Pages:
         """Compute what the layers share: masks, and places in the window.
 
         Raises:
-            ModelError: the model looks ahead, or lets tokens compete for experts over a batch.
+            ModelError: the model looks ahead.
         """
         check_pageable(config)
 
@@ -208,13 +208,7 @@ def check_pageable(config: ModelConfig) -> None:
     One that follows an encoder wants `Pages.memory`.
 
     Raises:
-        ModelError: one line saying why.
+        ModelError: it looks ahead.
     """
-    experts = config.experts
-    competing = config.sparse_layers != "none" and not experts.dropless and experts.capacity_over == "batch"
-    for refused, why in (
-        (config.bidirectional, "looks ahead, and so has no cache"),
-        (competing, 'lets a batch\'s tokens compete for its experts; set dropless, or capacity_over = "row"'),
-    ):
-        if refused:
-            raise ModelError(f"a model that {why}; `generation.engine.generate` may serve it")
+    if config.bidirectional:
+        raise ModelError("a model that looks ahead has no cache, and writes nothing; wanted one with causal masks")
