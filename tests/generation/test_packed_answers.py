@@ -13,16 +13,19 @@ from tests.generation.test_continuous_encoder_decoder import T5
 from tests.generation.test_continuous_encoder_decoder import make_model as make_encoder_decoder
 from tests.generation.test_speculation import always, speculator_of
 
+from sanbai.foundation import device
 from sanbai.generation.answering import answer_all
 from sanbai.generation.continuous import ContinuousEngine, DecodingPrecision, Speculation, decoding_copy
 from sanbai.generation.request import Answer, Request
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.scoring import score
 from sanbai.generation.speculation import NgramProposer
+from sanbai.model import packed
 from sanbai.model.adapters.adapter import merge_adapter
 from sanbai.model.adapters.several import take_products
 from sanbai.model.config import ModelConfig
-from sanbai.model.packed import can_pack
+from sanbai.model.packed import can_pack, first_packed
+from sanbai.model.row_product import can_multiply_rows
 from sanbai.objectives.language import token_logprobs
 
 pytestmark = pytest.mark.skipif(
@@ -74,6 +77,25 @@ def test_guesses_are_read_with_packed_weights_alone_and_in_company(
         assert speculation == "ngram" or speculator.counts.right > 0.8 * speculator.counts.guesses
 
 
+@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("cached_weights", [0, 1 << 25])
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_sixteen_bits_are_near_with_and_without_a_matrix_unit(
+    config: ModelConfig, cached_weights: int, tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "_cpu_has_matrix_tiles", lambda: tiles)
+    monkeypatch.setattr(packed, "CACHED_WEIGHTS", cached_weights)
+    model, prompts = make_model(config.model_copy(update=WIDE)), make_prompts(24)
+    copied = decoding_copy(model, "bfloat16")
+    first = first_packed(copied)
+    assert first is not None
+    assert first.by_rows == (can_multiply_rows() and not (tiles and cached_weights == 0))
+    for rows, step_tokens in ((1, 16), (24, 256)):  # the prompts are more than 64 tokens together, and are filled up
+        settings = SMALL.model_copy(update={"num_blocks": 400, "max_rows": rows, "step_tokens": step_tokens})
+        answers = [answer for (answer,) in answer_all(ContinuousEngine(copied, settings), ask(prompts))]
+        check(answers, score(model, prompts, [answer.tokens for answer in answers]), "bfloat16")
+
+
 @PRECISIONS
 def test_requests_with_and_without_an_adapter_are_answered_in_the_same_steps(precision: DecodingPrecision) -> None:
     model, prompts = make_model(LLAMA.model_copy(update=WIDE)), make_prompts(6)
@@ -112,9 +134,9 @@ def test_an_encoder_decoder_is_packed_whole(precision: DecodingPrecision) -> Non
 @pytest.mark.parametrize("length", [1, 2, 9])
 def test_prompts_are_scored_and_read_token_by_token(precision: DecodingPrecision, length: int) -> None:
     model, prompt = make_model(LLAMA.model_copy(update=WIDE)), list(range(5, 5 + length))
-    packed = decoding_copy(model, precision)
+    copied = decoding_copy(model, precision)
     for step_tokens in (2, 32):
-        engine = ContinuousEngine(packed, SMALL.model_copy(update={"max_rows": 1, "step_tokens": step_tokens}))
+        engine = ContinuousEngine(copied, SMALL.model_copy(update={"max_rows": 1, "step_tokens": step_tokens}))
         ((answer,),) = answer_all(engine, [Request(prompt=prompt, sampling=HOT, seeds=[1], prompt_logprobs=True)])
         found = answer.prompt
         assert found is not None
