@@ -147,7 +147,7 @@ class ContinuousEngine:
                 dtype=dtype,
                 device=self._device,
             )
-            window = Window(model.config, dtype=dtype, device=self._device)
+            window = Window(model.config, dtype=dtype, device=self._device, max_lanes=settings.max_rows)
             memory = None
             if isinstance(model, EncoderDecoder):
                 memory = MemoryLanes(model.config, dtype=dtype, device=self._device)

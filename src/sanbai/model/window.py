@@ -31,15 +31,18 @@ FEW = 8
 class Window:
     """Grows and shrinks as needed; written in place."""
 
-    def __init__(self, config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str) -> None:
+    def __init__(
+        self, config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str, max_lanes: int = 1 << 30
+    ) -> None:
         """Begin without room.
 
         Args:
             config: of the model.
             dtype: of many lanes.
             device: where they lie.
+            max_lanes: that will be asked for.
         """
-        self._dtype = dtype
+        self._dtype, self._max_lanes = dtype, max_lanes
         self._first_D2G: dict[int, Tensor] = {}  # places of position 0, for the last D asked for
         shape = (config.num_layers, 2, 0, config.num_kv_heads, 0, config.head_width)
         self._kept_L2WGCK = torch.zeros(shape, dtype=dtype, device=device)  # keys, then values
@@ -59,7 +62,9 @@ class Window:
     def fit(self, num_lanes: int, num_positions: int) -> None:
         """Make room for so much, and not for much more; what lies in the lanes stays."""
         _, _, W, _, C, _ = self._kept_L2WGCK.shape
-        lanes = W if W // 4 < num_lanes <= W else max(num_lanes, 2 * W if num_lanes > W else 0)
+        lanes = W if W // 4 < num_lanes <= W else num_lanes
+        if num_lanes > W:  # growing clears and copies all, so that many lanes make room for as many more
+            lanes = max(num_lanes, min(2 * (num_lanes if num_lanes > FEW else W), self._max_lanes))
         room = -(-num_positions // ROOM) * ROOM
         if room <= C < 2 * room:
             room = C
