@@ -260,7 +260,7 @@ def _margins(model: LanguageModel, asked: Asked, tokens: Sequence[int]) -> list[
         best_T2 = logits_TV.topk(2).values
         return [float(margin) for margin in best_T2[:, 0] - best_T2[:, 1]]
     uniforms = draw_uniforms([asked.seed], len(tokens))[0].tolist()
-    bounds_TV = logits_TV.softmax(-1).sort(descending=True).values.cumsum(-1)
+    bounds_TV = logits_TV.softmax(-1).cumsum(-1)  # as it is drawn: in the order of ids
     return [float((bounds_V - uniform).abs().min()) for bounds_V, uniform in zip(bounds_TV, uniforms, strict=True)]
 
 
