@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.rounds.test_practice import RECIPE, write_files
 
-from sanbai.cli.train import make_model
+from sanbai.cli.train import check_practice, make_model
 from sanbai.feedback.accounts import add_account
 from sanbai.feedback.consent import set_consent
 from sanbai.feedback.conversations import add_message, open_conversation
@@ -22,6 +22,7 @@ from sanbai.feedback.snapshots import models_touched_by
 from sanbai.feedback.store import Store
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.device import apply_compute
+from sanbai.foundation.errors import UsageError
 from sanbai.foundation.progress import SilentProgress
 from sanbai.foundation.recipe import read_toml, validate_recipe
 from sanbai.foundation.stage import Job
@@ -114,6 +115,41 @@ def test_answers_longer_than_the_reward_model_reads_are_refused_before_any_work(
     code, _, talk = train(folder, "group", recipe="long.toml")
     assert code == 2
     assert "group.max_new_tokens 80 exceeds reward.max_response_tokens 24" in talk.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("stage", "section"), [("reject", "reject"), ("group", "group"), ("expert-iteration", "expert_iteration")]
+)
+def test_answers_that_leave_no_room_for_a_prompt_are_refused_before_any_work(
+    folder: Path, tmp_path: Path, stage: str, section: str
+) -> None:
+    """On the world too, where nothing else bounds them: 640 tokens beside a context of 128."""
+    recipe = validate_recipe(Recipe, read_toml(folder / "own.toml"), source="own.toml")
+    long = getattr(recipe, section).model_copy(update={"max_new_tokens": 640})
+    reads = recipe.reward.model_copy(update={"max_response_tokens": 640})
+    recipe = recipe.model_copy(update={section: long, "reward": reads})
+    assert recipe.model.max_positions == 128
+    judges = (Artifact(tmp_path / "reward", {}), Artifact(tmp_path / "judge", {}))
+    with pytest.raises(UsageError) as refused:
+        check_practice(recipe, stage, judges, None)
+    assert str(refused.value) == (
+        f"{section}.max_new_tokens 640 leaves 0 of the model's 128 positions to a prompt, which takes 5 or more; "
+        "lower it, or take a model with a longer context"
+    )
+
+
+def test_a_model_to_start_from_whose_context_is_too_short_for_the_answers_is_refused(folder: Path) -> None:
+    short = RECIPE.replace("max_positions = 128", "max_positions = 24").replace("row_length = 32", "row_length = 16")
+    short = short.replace("max_prompt_tokens = 32", "max_prompt_tokens = 8")
+    short = short.replace("max_response_tokens = 24", "max_response_tokens = 8")
+    (folder / "short.toml").write_text(short)
+    code, _, talk = train(folder, "pretrain", "--name", "short", recipe="short.toml")
+    assert code == 0, talk
+    before = {path.name for path in (folder / "workspace" / "artifacts").iterdir()}
+    code, _, talk = train(folder, "reject", "--start", "short")
+    assert code == 2
+    assert "reject.max_new_tokens 24 leaves 0 of the model's 24 positions to a prompt" in talk.splitlines()[-1]
+    assert {path.name for path in (folder / "workspace" / "artifacts").iterdir()} == before
 
 
 def test_comparisons_that_say_nothing_of_single_answers_teach_no_judge(folder: Path) -> None:

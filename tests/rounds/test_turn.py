@@ -26,6 +26,7 @@ from sanbai.foundation.progress import SilentProgress
 from sanbai.foundation.stage import Job, Stage, run_stage
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
+from sanbai.generation.sampling import Sampling
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.rounds.material import WorldMaterial
 from sanbai.rounds.panel import Panel
@@ -399,6 +400,22 @@ def test_the_first_models_are_found_again_and_another_supervised_model_is_refuse
     empty = Store(f"sqlite:///{pipeline.job.workspace.root / 'other.db'}")
     empty.create()
     assert find_ancestry(pipeline.job.workspace, empty) is None
+
+
+@pytest.mark.parametrize("field", ["ppo.max_new_tokens", "evaluate.sampling.max_new_tokens"])
+def test_answers_that_leave_no_room_for_a_prompt_are_refused_before_anything_is_made(
+    tmp_path: Path, field: str
+) -> None:
+    length = RECIPE.model.max_positions - 4
+    written = {"ppo.max_new_tokens": 8, "evaluate.sampling.max_new_tokens": 8, field: length}
+    ppo = RECIPE.ppo.model_copy(update={"max_new_tokens": written["ppo.max_new_tokens"]})
+    sampling = Sampling(max_new_tokens=written["evaluate.sampling.max_new_tokens"])
+    evaluate = RECIPE.evaluate.model_copy(update={"sampling": sampling})
+    recipe = RECIPE.model_copy(update={"ppo": ppo, "evaluate": evaluate})
+    pipeline = Pipeline(Job(Workspace(tmp_path), SilentProgress(), StopSignal()), recipe, WorldMaterial(recipe))
+    with pytest.raises(UsageError, match=rf"{field} {length} leaves 4 of the model's .* lower it, or take a model"):
+        make_ancestry(pipeline)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_prompt_that_no_model_can_hold_is_refused_before_anything_is_made(tmp_path: Path) -> None:

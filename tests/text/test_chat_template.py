@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sanbai.foundation.errors import DataError, UsageError
-from sanbai.text.chat_template import SMALLEST_PROMPT, encode_conversation, encode_prompt, render
+from sanbai.text.chat_template import SMALLEST_PROMPT, encode_conversation, encode_prompt, prompt_room, render
 from sanbai.text.reserved import MARKERS
 from sanbai.text.tokenizer import Tokenizer
 
@@ -147,3 +147,12 @@ def test_a_last_message_that_is_too_long_loses_its_beginning_at_a_character(toke
 def test_a_limit_too_small_for_any_prompt_is_an_error(tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError, match="the smallest is 5"):
         encode_prompt(tokenizer, [{"role": "user", "content": "long enough"}], max_tokens=4)
+
+
+def test_a_prompt_has_what_its_longest_answer_leaves() -> None:
+    assert prompt_room(512, 507, field="ppo.max_new_tokens") == SMALLEST_PROMPT
+    complaint = r"ppo\.max_new_tokens 1024 leaves 0 of the model's 512 positions to a prompt, which takes 5 or more"
+    with pytest.raises(UsageError, match=complaint):
+        prompt_room(512, 1024, field="ppo.max_new_tokens")
+    with pytest.raises(UsageError, match=r"leaves 7 of the model's 64 positions .* takes 8 or more; lower it, or take"):
+        prompt_room(64, 57, field="reject.max_new_tokens", smallest=8)

@@ -105,7 +105,7 @@ def command(
     judges = None
     if stage in PRACTICE:
         judges = resolve_judges(store, space, reward, judge, newest=resolved.material == "world")
-        check_practice(resolved, stage, judges)
+        check_practice(resolved, stage, judges, begin)
     apply_compute(resolved.compute)
     with open_job(space) as job:
         model = make_model(Pipeline(job, resolved, open_material(resolved, data), begin), stage, store, judges)
@@ -165,14 +165,15 @@ def learn_from_rankings(pipeline: Pipeline, stage: str, store: Store) -> Artifac
     return pipeline.self_judge(policy, comparisons.snapshot, pipeline.demonstrations(), taught)
 
 
-def check_practice(recipe: Recipe, stage: str, judges: Judges | None) -> None:
-    """Refuse, before anything is computed, practice that nothing would judge, or that writes more than is read.
+def check_practice(recipe: Recipe, stage: str, judges: Judges | None, start: Artifact | None) -> None:
+    """Refuse, before anything is computed, practice that nothing would judge, or that writes more than can be read.
 
     Raises:
-        UsageError: no reward model, and no files to learn one from.
+        UsageError: no reward model, and no files to learn one from; or answers beside which no prompt has room.
         RecipeError: the files hold no comparisons, or the stage's answers are longer than the reward model's.
     """
     from sanbai.foundation.errors import RecipeError, UsageError
+    from sanbai.rounds.stages.ancestry import check_answers
 
     if judges is None and recipe.material == "world":
         raise UsageError(
@@ -188,6 +189,7 @@ def check_practice(recipe: Recipe, stage: str, judges: Judges | None) -> None:
             f"{section}.max_new_tokens {longest} exceeds reward.max_response_tokens {read}: the reward model has never "
             "read such answers; lower the first"
         )
+    check_answers(start, recipe, {f"{section}.max_new_tokens": longest})
 
 
 def practise(pipeline: Pipeline, stage: str, base: Artifact, shards: Artifact, judges: Judges | None) -> Artifact:

@@ -34,6 +34,7 @@ from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.recipe import Recipe, check_assistant
 from sanbai.rounds.stages.evaluation import knows_turns
 from sanbai.rounds.turn import Ancestry, make_ancestry
+from sanbai.text.chat_template import prompt_room
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.reward_model import load_reward_model
 
@@ -253,7 +254,12 @@ def report_files(
 def _contestant(name: str, artifact: Artifact, tokenizer: Tokenizer, recipe: Recipe) -> Contestant:
     model = load_language_model(artifact.path)
     asked_by = chat_contestant if knows_turns(artifact) else transcript_contestant
-    room = model.config.max_positions - recipe.evaluate.sampling.max_new_tokens
+    room = prompt_room(
+        model.config.max_positions,
+        recipe.evaluate.sampling.max_new_tokens,
+        field="evaluate.sampling.max_new_tokens",
+        smallest=tokenizer.turns.smallest_prompt,
+    )
     # The reward models have read no longer prompts.
     return asked_by(name, model, tokenizer, max_prompt_tokens=min(room, recipe.reward.max_prompt_tokens))
 

@@ -41,7 +41,7 @@ from sanbai.rounds.model_labeler import labeler_name, ranks_in_their_place
 from sanbai.rounds.panel import Panel, RankingsByUse, split_rankings
 from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.snapshot import freeze_snapshot, read_snapshot_rankings
-from sanbai.rounds.stages.ancestry import check_start
+from sanbai.rounds.stages.ancestry import check_answers, check_start
 from sanbai.rounds.stages.judges import TaughtJudges
 from sanbai.rounds.tasks import Task, read_tasks
 
@@ -97,8 +97,8 @@ def make_ancestry(pipeline: Pipeline) -> Ancestry:
     """Run the stages from documents to the supervised model.
 
     Raises:
-        UsageError: the recipe's adapter leaves no whole model for the stages that follow, or its rows are too long for
-            the model to start from.
+        UsageError: the recipe's adapter leaves no whole model for the stages that follow, its rows are too long for the
+            model to start from, or its answers leave no room for a prompt.
         ModelError: the model to start from is no language model.
     """
     if (method := pipeline.recipe.adapter.method) not in {"none", "lora"}:
@@ -108,6 +108,11 @@ def make_ancestry(pipeline: Pipeline) -> Ancestry:
         )
     if pipeline.start is not None:
         check_start(pipeline.start, pipeline.recipe, practises=True)
+    answers = {
+        "ppo.max_new_tokens": pipeline.recipe.ppo.max_new_tokens,
+        "evaluate.sampling.max_new_tokens": pipeline.recipe.evaluate.sampling.max_new_tokens,
+    }
+    check_answers(pipeline.start, pipeline.recipe, answers)
     corpus = pipeline.corpus()
     tokenizer = pipeline.tokenizer(corpus)
     shards = pipeline.shards(corpus, tokenizer)

@@ -122,6 +122,27 @@ def encode_prompt(
     return [*form.start(roles[kept[0]]), *(token for turn in kept for token in turns[turn]), *form.answer]
 
 
+def prompt_room(context: int, max_new_tokens: int, *, field: str, smallest: int = SMALLEST_PROMPT) -> int:
+    """Return how many tokens a prompt may have where its answer is to have its full length.
+
+    Args:
+        context: positions of the model.
+        max_new_tokens: of the longest answer.
+        field: of the recipe, which says so.
+        smallest: prompt there is; another template's is its `smallest_prompt`.
+
+    Raises:
+        UsageError: no prompt fits beside such an answer.
+    """
+    room = context - max_new_tokens
+    if room < smallest:
+        raise UsageError(
+            f"{field} {max_new_tokens} leaves {max(0, room)} of the model's {context} positions to a prompt, which "
+            f"takes {smallest} or more; lower it, or take a model with a longer context"
+        )
+    return room
+
+
 def _with_tools(messages: Sequence[AnyMessage], tools: Tools) -> Sequence[AnyMessage]:
     return [{"role": "system", "content": definitions_text(tools)}, *messages] if tools else messages
 

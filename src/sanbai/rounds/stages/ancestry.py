@@ -17,6 +17,7 @@ from sanbai.model.hugging_face import StoredModel
 from sanbai.rounds.recipe import Recipe
 from sanbai.rounds.stages.stage_runner import StageRunner
 from sanbai.rounds.stages.watching import watch_language, watch_objective
+from sanbai.text.chat_template import SMALLEST_PROMPT, prompt_room
 from sanbai.training.objective import objective_markers
 from sanbai.training.pretrain import pretrain
 
@@ -109,6 +110,25 @@ def check_start(start: Artifact, recipe: Recipe, *, practises: bool) -> None:
             "ppo.ptx_row_length": recipe.ppo.ptx_row_length,
         }
     check_rows(start, stored.model.config, lengths)
+
+
+def check_answers(start: Artifact | None, recipe: Recipe, lengths: Mapping[str, int]) -> None:
+    """Refuse answers beside which the model has no room for a prompt, before anything is computed.
+
+    Args:
+        start: the model that answers, or that the one is made from; None: the recipe's.
+        recipe: of the model.
+        lengths: of the longest answers, by the recipe's fields.
+
+    Raises:
+        UsageError: so they are.
+    """
+    context, smallest = recipe.model.max_positions, SMALLEST_PROMPT
+    if start is not None:
+        context = StoredModel.open(start.path).model.config.max_positions
+        smallest = load_tokenizer(start).turns.smallest_prompt
+    for field, length in lengths.items():
+        prompt_room(context, length, field=field, smallest=smallest)
 
 
 def check_rows(start: Artifact, config: ModelConfig, lengths: Mapping[str, int]) -> None:

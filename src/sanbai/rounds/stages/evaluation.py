@@ -36,6 +36,7 @@ from sanbai.rounds.model_labeler import count_teachers, is_model
 from sanbai.rounds.stages.judges import TaughtJudges
 from sanbai.rounds.stages.opinions import digest
 from sanbai.rounds.stages.stage_runner import StageRunner
+from sanbai.text.chat_template import prompt_room
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.reward_model import load_reward_model
 from sanbai.world.oracle import judge as judge_answer
@@ -109,7 +110,12 @@ class EvaluationStages(StageRunner):
     def _contestant(self, name: str, artifact: Artifact, tokenizer: Tokenizer) -> Contestant:
         model = load_language_model(artifact.path)
         asked_by = chat_contestant if knows_turns(artifact) else transcript_contestant
-        room = model.config.max_positions - self.recipe.evaluate.sampling.max_new_tokens
+        room = prompt_room(
+            model.config.max_positions,
+            self.recipe.evaluate.sampling.max_new_tokens,
+            field="evaluate.sampling.max_new_tokens",
+            smallest=tokenizer.turns.smallest_prompt,
+        )
         return asked_by(name, model, tokenizer, max_prompt_tokens=room)
 
     def _judge_reward_model(

@@ -15,7 +15,8 @@ from sanbai.model.hugging_face import load_language_model
 from sanbai.rounds.material import Purpose
 from sanbai.rounds.stages.imitation import ImitationStages
 from sanbai.rounds.stages.judges import check_vocabulary
-from sanbai.text.chat_template import encode_prompt
+from sanbai.text.chat_template import encode_prompt, prompt_room
+from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.expert_iteration import iterate_experts
 from sanbai.training.group import train_group
 from sanbai.training.players import Players, load_adapted_players, load_players
@@ -100,7 +101,7 @@ class PracticeStages(ImitationStages):
         def build(stage: Stage) -> Mapping[str, Any]:
             adapted, tokenizer = "base" in parents, load_tokenizer(start)
             players = load_adapted_players(stage, adapter, compute) if adapted else load_players(stage, compute)
-            room = self._prompt_room(players.policy, recipe.max_new_tokens)
+            room = self._prompt_room(name, players.policy, tokenizer)
 
             def encoded(purpose: Purpose, num: int) -> list[list[int]]:
                 prompts = self.material.prompts(purpose, num, round=round)
@@ -141,7 +142,7 @@ class PracticeStages(ImitationStages):
         prompts = self.material.prompts("practise", recipe.num_prompts)
 
         def build(stage: Stage) -> Mapping[str, Any]:
-            model = load_language_model(policy.path)
+            model, tokenizer = load_language_model(policy.path), load_tokenizer(policy)
             return keep_best(
                 stage,
                 recipe,
@@ -149,9 +150,9 @@ class PracticeStages(ImitationStages):
                 policy=model,
                 reward=load_reward_model(reward.path, compute),
                 judge=load_reward_model(judge.path, compute),
-                tokenizer=load_tokenizer(policy),
+                tokenizer=tokenizer,
                 prompts=prompts,
-                max_prompt_tokens=self._prompt_room(model, recipe.max_new_tokens),
+                max_prompt_tokens=self._prompt_room("reject", model, tokenizer),
             )
 
         # How they are imitated afterwards changes no answer.
@@ -166,6 +167,16 @@ class PracticeStages(ImitationStages):
         """Let a model imitate the best of its own answers: one step of expert iteration."""
         return self._imitate("reject", self.recipe.reject.supervise, policy, shards, best)
 
-    def _prompt_room(self, policy: LanguageModel, max_new_tokens: int) -> int:
-        """Return how long a prompt may be beside its answer; the reward model has read no longer ones."""
-        return min(policy.config.max_positions - max_new_tokens, self.recipe.reward.max_prompt_tokens)
+    def _prompt_room(self, section: str, policy: LanguageModel, tokenizer: Tokenizer) -> int:
+        """Return how long a prompt may be beside its answer; the reward model has read no longer ones.
+
+        Raises:
+            UsageError: the section's answers leave no room.
+        """
+        room = prompt_room(
+            policy.config.max_positions,
+            getattr(self.recipe, section).max_new_tokens,
+            field=f"{section}.max_new_tokens",
+            smallest=tokenizer.turns.smallest_prompt,
+        )
+        return min(room, self.recipe.reward.max_prompt_tokens)
