@@ -69,6 +69,21 @@ def test_eight_billion_parameters_are_aligned_on_eighty_gigabytes_by_lora_and_no
         assert whole.endswith(": does not fit")
 
 
+def test_workers_elsewhere_are_named_with_what_they_hold_and_are_sent(tmp_path: Path) -> None:
+    recipe = tmp_path / "apart.toml"
+    recipe.write_text(RECIPE.read_text() + '\n[ppo.roles]\nplace = "ray"\nrollout_workers = 2\nlearners = 1\n')
+    shown = run(recipe, "--json")
+    assert shown.returncode == 0, shown.stderr
+    *table, last = shown.stdout.splitlines()
+    stages = json.loads(last)["stages"]["whole models"]
+    assert list(stages) == ["supervise", "reward", "ppo", "ppo_rollout_worker", "ppo_learner", "direct"]
+    assert stages["ppo"]["sent"] == 0
+    for role in ("rollout worker", "learner"):
+        (line,) = (place for place, line in enumerate(table) if line.startswith(f"ppo {role}, whole models, on one"))
+        megabytes = f"{stages['ppo_' + role.replace(' ', '_')]['sent'] / 1e9:.3g} GB of main memory"
+        assert table[line + 1].split(f"weights sent to {role}s")[1].strip() == megabytes
+
+
 def test_a_recipe_without_adapters_is_planned_as_whole_models_and_one_without_an_assistant_not_at_all() -> None:
     assert list(json.loads(run("quickstart", "--json").stdout.splitlines()[-1])["stages"]) == ["whole models"]
     assert json.loads(run("bert-tiny", "--json").stdout.splitlines()[-1])["stages"] == {}

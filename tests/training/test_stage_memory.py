@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import pickle
+import threading
+from collections.abc import Iterable, Mapping
 
 import pytest
 import torch
@@ -20,13 +22,17 @@ from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel, new_scalar_head
 from sanbai.model.presets import PRESETS
 from sanbai.model.size import count_parameters, shape_of
+from sanbai.text.tokenizer import Tokenizer
+from sanbai.training.ahead import Ahead
 from sanbai.training.brake import Brake, Verdict
 from sanbai.training.direct import DirectRecipe
 from sanbai.training.gradients import learning
 from sanbai.training.learner import Learner
 from sanbai.training.optimizer import Optimizer, OptimizerRecipe
-from sanbai.training.ppo import Critic, PpoRecipe
+from sanbai.training.ppo import Critic, LearnerWorker, PpoRecipe
 from sanbai.training.reward import RewardRecipe
+from sanbai.training.reward_model import Calibration, RewardModel
+from sanbai.training.roles import Models, RolloutWorker
 from sanbai.training.stage_memory import (
     FLOAT,
     Aligned,
@@ -36,6 +42,7 @@ from sanbai.training.stage_memory import (
     count_products,
     decoder_bytes,
     direct_memory,
+    ppo_memory,
     practice_memory,
     reward_memory,
     supervise_memory,
@@ -54,6 +61,15 @@ def aligned(precision: str, adapter: AdapterRecipe = LORA) -> Aligned:
     return Aligned(shape_of(CONFIG), adapter, Compute.model_validate({"num_threads": 1, "precision": precision}))
 
 
+class Elsewhere:
+    """Stands for workers on another machine, which take weights and are busy."""
+
+    are_elsewhere = True
+
+    def load(self, _: Mapping[str, Tensor]) -> None:
+        pass
+
+
 def bytes_of(tensors: Iterable[Tensor]) -> int:
     storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}
     return sum(storages.values())
@@ -67,6 +83,28 @@ def adapted_policy() -> LanguageModel:
     policy = LanguageModel(CONFIG, torch_generator(0, "tests")).eval()
     add_adapter(policy, LORA, torch_generator(1, "tests"))
     return policy
+
+
+def players(model: Aligned) -> tuple[LanguageModel, ScalarModel, ScalarModel, ScalarModel]:
+    """Policy, value model, reward model and judge: whole, or LoRA over one set of weights."""
+    base = LanguageModel(CONFIG, torch_generator(0, "tests")).eval()
+    if model.is_whole:
+        value, reward, judge = (ScalarModel.from_language_model(base, torch_generator(2, "head")) for _ in range(3))
+        return base, value, reward, judge
+    policy = over_same_weights(base)
+    add_adapter(policy, LORA, torch_generator(1, "tests"))
+
+    def scalar() -> ScalarModel:
+        made = ScalarModel.on_trunk(over_same_weights(base.trunk), new_scalar_head(64, torch_generator(2, "head")))
+        add_adapter(made, LORA, torch_generator(3, "tests"))
+        made.head.requires_grad_(requires_grad=True)
+        return made
+
+    reward, judge = scalar(), scalar()
+    placed = place_models(
+        [policy, copy_learning(reward), reward, judge], device="cpu", product_dtype=model.compute.product_dtype
+    )
+    return tuple(placed)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -85,21 +123,8 @@ def test_products_and_factors_are_those_of_the_model(tied: bool) -> None:
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_what_practice_holds_is_what_the_plan_says(precision: str) -> None:
     """All players, both optimizers after a step, the average and the best weights; gradients have been let go."""
-    model, compute = aligned(precision), aligned(precision).compute
-    base = LanguageModel(CONFIG, torch_generator(0, "tests")).eval()
-    policy = over_same_weights(base)
-    add_adapter(policy, LORA, torch_generator(1, "tests"))
-
-    def scalar() -> ScalarModel:
-        made = ScalarModel.on_trunk(over_same_weights(base.trunk), new_scalar_head(64, torch_generator(2, "head")))
-        add_adapter(made, LORA, torch_generator(3, "tests"))
-        made.head.requires_grad_(requires_grad=True)
-        return made
-
-    reward, judge = scalar(), scalar()
-    policy, value, reward, judge = place_models(
-        [policy, copy_learning(reward), reward, judge], device="cpu", product_dtype=compute.product_dtype
-    )
+    model = aligned(precision)
+    policy, value, reward, judge = players(model)
     learner = Learner.gather(policy, OptimizerRecipe(), ema_decay=0.9, keeps_average=True)
     critic = Critic(value, Optimizer(value, OptimizerRecipe()))
     for moved, optimizer in ((policy, learner.optimizer), (value, critic.optimizer)):
@@ -114,6 +139,61 @@ def test_what_practice_holds_is_what_the_plan_says(precision: str) -> None:
     planned = practice_memory(model, PpoRecipe(ptx_coef=0.0), max_prompt_tokens=8)
     gradients = 2 * 2 * FLOAT * model.learned()
     assert bytes_of(held) == pytest.approx(planned.weights + planned.learning - gradients, rel=0.01)
+
+
+@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_what_workers_elsewhere_hold_is_what_the_plan_says(
+    tokenizer: Tokenizer, precision: str, whole: bool, staleness: int
+) -> None:
+    """Pickled, as they go to another process; and what the run's own process keeps of what it has sent.
+
+    Whole scalar models are planned with the language model's head, which they lack.
+    """
+    model = aligned(precision, AdapterRecipe() if whole else LORA)
+    recipe = PpoRecipe.model_validate({"staleness": staleness, "roles": {"place": "ray", "learners": 1}})
+    policy, value, scorer, _ = players(model)
+    reward, compute = RewardModel(scorer, Calibration(1, 0.0, 0.0, 1.0), model.compute), model.compute
+    answering = Models(policy, None if staleness else value)
+    asking = RolloutWorker(answering, copy_learning(policy), reward, recipe, compute, tokenizer)
+    differentiating = LearnerWorker(Models(policy, value), recipe, compute)
+    rollout_worker, learner = pickle.loads(pickle.dumps(asking)), pickle.loads(pickle.dumps(differentiating))
+    planned = ppo_memory(model, recipe, max_prompt_tokens=8)
+    assert list(planned) == ["ppo", "ppo_rollout_worker", "ppo_learner"]
+
+    head = FLOAT * CONFIG.vocab_size * CONFIG.width if whole else 0
+    lacking = head * (1 if staleness else 2)
+    read = [rollout_worker.models.policy, rollout_worker.reference, rollout_worker.reward.model]
+    held = weights_of(*read, *([] if staleness else [rollout_worker.models.value]))
+    assert bytes_of(held) + lacking == pytest.approx(planned["ppo_rollout_worker"].weights, rel=0.01)
+    assert planned["ppo_rollout_worker"].learning == 0
+    ahead, may_end = Ahead(Elsewhere()), threading.Event()
+    try:
+        if staleness:
+            ahead.begin(may_end.wait, answering.weights())  # type: ignore[arg-type]
+        under_way = bytes_of(ahead.tensors().values())
+        assert under_way == (bytes_of(answering.weights().values()) if staleness else 0)
+        sent = bytes_of(held) + bytes_of(answering.weights().values()) + under_way
+        lacking += 0 if staleness else head  # of the value model that is sent
+        assert sent + lacking == pytest.approx(planned["ppo_rollout_worker"].sent, rel=0.01)
+    finally:
+        may_end.set()
+        ahead.close()
+
+    held = weights_of(learner.models.policy, learner.models.value)
+    assert bytes_of(held) + head == pytest.approx(planned["ppo_learner"].weights, rel=0.01)
+    sent = bytes_of(held) + bytes_of(learner.models.weights().values())
+    assert sent + 2 * head == pytest.approx(planned["ppo_learner"].sent, rel=0.01)
+    gradient = FLOAT * sum(each.numel() for each in learning(learner.models.policy))
+    assert gradient == pytest.approx(planned["ppo_learner"].learning, rel=0.01)
+
+
+def test_workers_in_the_process_hold_nothing_of_their_own() -> None:
+    recipe = PpoRecipe.model_validate({"staleness": 1, "roles": {"rollout_workers": 4, "learners": 2}})
+    planned = ppo_memory(aligned("bfloat16"), recipe, max_prompt_tokens=8)
+    assert planned == {"ppo": practice_memory(aligned("bfloat16"), recipe, max_prompt_tokens=8)}
+    assert planned["ppo"].sent == 0
 
 
 @pytest.mark.parametrize("whole", [False, True])

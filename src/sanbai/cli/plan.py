@@ -86,7 +86,7 @@ def _stages(recipe: Recipe, shape: Shape) -> Stages:
     from sanbai.training.stage_memory import (
         Aligned,
         direct_memory,
-        practice_memory,
+        ppo_memory,
         reward_memory,
         supervise_memory,
     )
@@ -100,7 +100,7 @@ def _stages(recipe: Recipe, shape: Shape) -> Stages:
         found["whole models" if model.is_whole else "LoRA"] = {
             "supervise": supervise_memory(model, recipe.supervise),
             "reward": reward_memory(model, recipe.reward, max_answers=recipe.label.max_answers),
-            "ppo": practice_memory(model, recipe.ppo, max_prompt_tokens=recipe.reward.max_prompt_tokens),
+            **ppo_memory(model, recipe.ppo, max_prompt_tokens=recipe.reward.max_prompt_tokens),
             "direct": direct_memory(model, recipe.direct, max_answers=recipe.label.max_answers),
         }
     return found
@@ -112,7 +112,13 @@ def _stage_lines(request: Request, stages: Stages) -> Iterator[tuple[str, str]]:
         for stage, held in found.items():
             fits = "fits" if held.total <= request.accelerator.memory_bytes else "does not fit"
             parts = (held.weights + held.learning, max(held.activations, held.answering))
-            yield f"{stage}, {way}, on one", f"{_gigabytes(parts[0])} + {_gigabytes(parts[1])} of a pass: {fits}"
+            name = f"{stage.replace('_', ' ')}, {way}"
+            yield f"{name}, on one", f"{_gigabytes(parts[0])} + {_gigabytes(parts[1])} of a pass: {fits}"
+            if held.sent:
+                yield (
+                    f"  weights sent to {stage.removeprefix('ppo_').replace('_', ' ')}s",
+                    (f"{_gigabytes(held.sent)} of main memory"),
+                )
 
 
 def _lines(request: Request, plan: Plan) -> Iterator[tuple[str, str]]:

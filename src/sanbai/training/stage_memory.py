@@ -3,20 +3,21 @@
 Either whole models learn, or LoRA over one set of weights (`players.py`). Held all the time are weights and what
 learns: float32 weights, gradients, AdamW's two moments, and the copies that a stage keeps. On top of that comes the
 larger of what one part's forward pass keeps for its backward pass and what answering needs. Left out, as below a
-hundredth: scalar heads, tokens and masks. The kernels' own workspace and an allocator's waste are not known here; leave
-a tenth of a device free for them.
+hundredth: scalar heads, tokens and masks. A whole scalar model counts as the language model it began as, head and all.
+The kernels' own workspace and an allocator's waste are not known here; leave a tenth of a device free for them.
 
 Units: bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sanbai.foundation.device import Compute
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.size import Shape, count_parameters
 from sanbai.training.direct import SAMPLED_ROWS, DirectRecipe
+from sanbai.training.ppo import PpoRecipe
 from sanbai.training.practice import PracticeRecipe
 from sanbai.training.reward import RewardRecipe
 from sanbai.training.supervise import SuperviseRecipe
@@ -44,10 +45,12 @@ class StageMemory:
     """Of the largest part of a step."""
     answering: float = 0.0
     """Cache, and the decoder's own weights."""
+    sent: float = 0.0
+    """Not on the device, but in main memory: weights that this role's workers elsewhere are given."""
 
     @property
     def total(self) -> float:
-        """The most that is held at once."""
+        """The most that is held at once on the device."""
         return self.weights + self.learning + max(self.activations, self.answering)
 
 
@@ -125,22 +128,56 @@ def practice_memory(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens
     Of the policy there are two copies more, the average and the best so far, and the gradient of text where it is mixed
     in.
     """
-    row = max_prompt_tokens + recipe.max_new_tokens
-    tokens = max(recipe.micro_batch_tokens, row)
-    responses = tokens * recipe.max_new_tokens / row
-    practice = tokens * activation_bytes(model, length=row) + responses * LOGIT_BYTES * model.shape.vocab_size
-    pretraining = activation_bytes(model, length=recipe.ptx_row_length) * max(
-        recipe.micro_batch_tokens, recipe.ptx_row_length
-    ) + chunk_bytes(model)
-    answering = CACHE_COPY * cache_bytes(model, rows=recipe.rollout_rows, length=row) + decoder_bytes(model)
     return _stage(
         model,
         num_learning=2,
         num_copies=3 if recipe.ptx_coef else 2,
         num_frozen=3,
-        activations=max(practice, pretraining if recipe.ptx_coef else 0.0),
-        answering=answering,
+        activations=_update_bytes(model, recipe, max_prompt_tokens=max_prompt_tokens),
+        answering=_rollout_bytes(model, recipe, max_prompt_tokens=max_prompt_tokens),
     )
+
+
+def rollout_worker_memory(model: Aligned, recipe: PpoRecipe, *, max_prompt_tokens: int) -> StageMemory:
+    """Return what a rollout worker of PPO holds in another process (`roles.place = "ray"`), on a device of its own.
+
+    It has copies of policy, reference and reward model, and with `staleness` 0 of the value model; nothing learns. The
+    run's main memory holds the worker as it is sent to an actor that is started anew, the weights sent last, and with
+    `staleness` 1 those that answer the batch under way.
+    """
+    num_read = 1 if recipe.staleness else 2
+    held = _stage(
+        model,
+        num_learning=0,
+        num_copies=0,
+        num_frozen=2 + num_read,
+        activations=_practice_bytes(model, recipe, max_prompt_tokens=max_prompt_tokens),
+        answering=_rollout_bytes(model, recipe, max_prompt_tokens=max_prompt_tokens),
+    )
+    return replace(held, sent=held.weights + FLOAT * model.learned() * (num_read + recipe.staleness))
+
+
+def learner_memory(model: Aligned, recipe: PpoRecipe, *, max_prompt_tokens: int) -> StageMemory:
+    """Return what a learner of PPO holds in another process: policy, value model, and the gradient of a part."""
+    held = _stage(
+        model,
+        num_learning=0,
+        num_copies=1,
+        num_frozen=2,
+        activations=_update_bytes(model, recipe, max_prompt_tokens=max_prompt_tokens),
+    )
+    return replace(held, sent=held.weights + 2 * FLOAT * model.learned())
+
+
+def ppo_memory(model: Aligned, recipe: PpoRecipe, *, max_prompt_tokens: int) -> dict[str, StageMemory]:
+    """Return what PPO holds, by role: the run's own process, and one worker of each role that is elsewhere."""
+    held = {"ppo": practice_memory(model, recipe, max_prompt_tokens=max_prompt_tokens)}
+    if recipe.roles.place == "in-process":  # they take turns over the very models that learn
+        return held
+    held["ppo_rollout_worker"] = rollout_worker_memory(model, recipe, max_prompt_tokens=max_prompt_tokens)
+    if recipe.roles.learners:
+        held["ppo_learner"] = learner_memory(model, recipe, max_prompt_tokens=max_prompt_tokens)
+    return held
 
 
 def count_products(shape: Shape) -> int:
@@ -193,6 +230,29 @@ def decoder_bytes(model: Aligned) -> float:
         return 0.0
     shared = 0 if model.is_whole else count_products(model.shape)
     return 2.0 * (count_parameters(model.shape).total - shared) + (0 if model.is_whole else 2.0 * model.learned())
+
+
+def _practice_bytes(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens: int) -> float:
+    """Return what is kept of a forward pass over answers; to read them has the update's kernels, and so its graph."""
+    row = max_prompt_tokens + recipe.max_new_tokens
+    tokens = max(recipe.micro_batch_tokens, row)
+    responses = tokens * recipe.max_new_tokens / row
+    return tokens * activation_bytes(model, length=row) + responses * LOGIT_BYTES * model.shape.vocab_size
+
+
+def _update_bytes(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens: int) -> float:
+    """Return what is kept of the larger of the forward passes over answers and over pretraining text."""
+    practice = _practice_bytes(model, recipe, max_prompt_tokens=max_prompt_tokens)
+    pretraining = activation_bytes(model, length=recipe.ptx_row_length) * max(
+        recipe.micro_batch_tokens, recipe.ptx_row_length
+    ) + chunk_bytes(model)
+    return max(practice, pretraining if recipe.ptx_coef else 0.0)
+
+
+def _rollout_bytes(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens: int) -> float:
+    """Return what sampling answers holds beside the policy."""
+    length = max_prompt_tokens + recipe.max_new_tokens
+    return CACHE_COPY * cache_bytes(model, rows=recipe.rollout_rows, length=length) + decoder_bytes(model)
 
 
 def _stage(
