@@ -133,6 +133,19 @@ def test_numbers_and_lists_beyond_reason_are_refused(program: httpx2.Client, cha
     assert refusal(program.post("/v1/chat/completions", json=CHAT | change)) == (400, "invalid_value")
 
 
+@pytest.mark.parametrize("key", ["1\n2", "\x00", "\ud800", "\u2028", "x" * 100_000])
+def test_a_field_that_somebody_made_up_is_named_in_one_short_line(program: httpx2.Client, key: str) -> None:
+    for change in ({"logit_bias": {key: 1}}, {"metadata": {key: 1}}, {key: 1}):
+        body = json.dumps(CHAT | change)  # in ASCII, so that lone surrogates come too
+        response = program.post("/v1/chat/completions", content=body, headers=JSON)
+        if "logit_bias" in change:
+            assert refusal(response) == (400, "invalid_value")
+        if response.status_code != 200:
+            error = response.json()["error"]
+            assert error["message"].isprintable()
+            assert max(len(error["message"]), len(error["param"] or "")) < 300
+
+
 REGEXES = [
     "((a|a)*){1000}",
     "((((a{1,100}){1,100}){1,100}){1,100})",

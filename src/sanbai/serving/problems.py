@@ -17,6 +17,9 @@ from sanbai.foundation.errors import (
     UsageError,
 )
 
+MOST_SHOWN = 80
+"""Characters of a name that somebody made up."""
+
 
 @dataclass(eq=False)  # not frozen: a context manager that it passes through sets its traceback
 class Problem(Exception):  # noqa: N818 - the word for what a response tells
@@ -89,5 +92,10 @@ def of_validation_error(error: ValidationError) -> Problem:
 def _place(location: Sequence[int | str]) -> str:
     place = ""
     for part in location:
-        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
+        place += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}" if place else _shown(part)
     return place
+
+
+def _shown(key: str) -> str:
+    """Return a field's name; one that somebody made up in ASCII if need be, and no longer than a line."""
+    return key if len(key) <= MOST_SHOWN and key.isprintable() else f"{key[:MOST_SHOWN]!a}"
