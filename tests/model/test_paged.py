@@ -76,7 +76,7 @@ def test_texts_read_in_chunks_and_token_by_token_are_those_read_whole(config: Mo
     tables = [[order.pop() for _ in range(-(-len(text) // SIZE))] for text in texts]
     cache = PagedCache(config, num_blocks=20, block_size=SIZE, dtype=torch.float64)
     cache._kept_LNPMK.fill_(1e3)  # what others have left must not matter
-    window = Window(config, dtype=torch.float64, device="cpu")
+    window = Window(config, dtype=torch.float64, device="cpu", max_lanes=3)
 
     def slots(text: int, start: int, end: int) -> list[int]:
         return [tables[text][place // SIZE] * SIZE + place % SIZE for place in range(start, end)]
@@ -156,7 +156,7 @@ def test_copied_blocks_hold_the_same_and_cleared_ones_nothing() -> None:
 def test_models_whose_tokens_depend_on_company_are_refused() -> None:
     pages = Pages(
         cache=PagedCache(BASE, num_blocks=1, block_size=2),
-        window=Window(BASE, dtype=torch.float32, device="cpu"),
+        window=Window(BASE, dtype=torch.float32, device="cpu", max_lanes=3),
         slot_N=torch.tensor([0]),
         position_D=torch.tensor([], dtype=torch.int64),
         chunks=[chunk_of([[0]], [(0, 1)], 0)],

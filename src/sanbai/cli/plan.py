@@ -117,7 +117,7 @@ def _stage_lines(request: Request, stages: Stages) -> Iterator[tuple[str, str]]:
             if held.sent:
                 yield (
                     f"  weights sent to {stage.removeprefix('ppo_').replace('_', ' ')}s",
-                    (f"{_gigabytes(held.sent)} of main memory"),
+                    f"{_gigabytes(held.sent)} of main memory",
                 )
 
 

@@ -304,7 +304,11 @@ class ContinuousEngine:
             NgramProposer()
             if draft is None
             else DraftProposer(
-                draft, self.pool, vocab_size=self._model.config.vocab_size, step_tokens=settings.step_tokens
+                draft,
+                self.pool,
+                vocab_size=self._model.config.vocab_size,
+                max_rows=settings.max_rows,
+                step_tokens=settings.step_tokens,
             )
         )
         return Speculator(

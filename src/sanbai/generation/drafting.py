@@ -40,13 +40,16 @@ class _Read(NamedTuple):
 class DraftProposer:
     """A small model and its cache."""
 
-    def __init__(self, model: LanguageModel, pool: BlockPool, *, vocab_size: int, step_tokens: int) -> None:
+    def __init__(
+        self, model: LanguageModel, pool: BlockPool, *, vocab_size: int, max_rows: int, step_tokens: int
+    ) -> None:
         """Take room for its cache.
 
         Args:
             model: used as it is.
             pool: of the large model's blocks.
             vocab_size: of the large model.
+            max_rows: answers in the making at most.
             step_tokens: tokens that the small model reads at a time.
 
         Raises:
@@ -65,7 +68,8 @@ class DraftProposer:
         cache = PagedCache(
             model.config, num_blocks=pool.num_blocks, block_size=pool.size, dtype=dtype, device=self._device
         )
-        self._arranger = Arranger(cache, Window(model.config, dtype=dtype, device=self._device), self._device)
+        window = Window(model.config, dtype=dtype, device=self._device, max_lanes=max_rows)
+        self._arranger = Arranger(cache, window, self._device)
         self._drawer = RowDrawer(self._device)
         self._read: WeakKeyDictionary[Row, _Read] = WeakKeyDictionary()
 

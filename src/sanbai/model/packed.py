@@ -5,7 +5,7 @@ rows and a matrix of 1536 by 384 take 119 microseconds packed and 158 plain, 2,0
 AMX). What follows the product (bias, activation, gate, residual) is computed before the result is rounded, in the same
 call. For one row: a form that comes from memory faster (`row_product.py`), of as many bits as wanted. Of sixteen bits
 there is none for a large model where a CPU has a matrix unit: the packed weights come from memory faster there
-(`row_bits`).
+(`CACHED_WEIGHTS`).
 
 float32 gains nothing, so only bfloat16 is packed. For decoding alone: no gradient, and after the weights change
 `repack` must be called.
@@ -183,7 +183,7 @@ def first_packed(model: nn.Module) -> PackedLinear | None:
 
 
 def _packed_comes_faster(weights: Sequence[Tensor]) -> bool:
-    """Return whether one row is multiplied faster by the packing for many rows."""
+    """Return whether the packing for many rows multiplies one row of a model of these weights faster, in 16 bits."""
     return sum(weight.numel() for weight in weights) > CACHED_WEIGHTS and has_matrix_tiles(weights[0])
 
 

@@ -11,7 +11,8 @@ unit attention is no batched product (`attention.py`), copies nothing, and reads
 Few lanes are kept in float32 where the model is in bfloat16 and the CPU has no matrix unit: a batched product of 6
 heads takes 4 microseconds then and 17 in bfloat16, of 384 heads it takes longer.
 
-Shapes: L layers, W lanes, C positions of room, D lanes in use, G key-value heads, K head width.
+Shapes: L layers, W lanes, C positions of room, of which a query is offered S, D lanes in use, G key-value heads, K head
+width.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ FEW = 8
 class Window:
     """Grows and shrinks as needed; written in place."""
 
-    def __init__(
-        self, config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str, max_lanes: int = 1 << 30
-    ) -> None:
+    def __init__(self, config: ModelConfig, *, dtype: torch.dtype, device: torch.device | str, max_lanes: int) -> None:
         """Begin without room.
 
         Args:
@@ -51,7 +50,7 @@ class Window:
 
     @property
     def num_positions(self) -> int:
-        """C, as many keys as a query is offered."""
+        """S, as many keys as a query is offered: all the room, or on a matrix unit as many as the longest text has."""
         return self._num_positions
 
     @property
@@ -107,13 +106,13 @@ class Window:
             kv_DNK: the heads of the keys, then those of the values, N = 2 G.
 
         Returns:
-            k_DGCK and v_DGCK, uncopied.
+            k_DGSK and v_DGSK, uncopied.
         """
         D, _, K = kv_DNK.shape
         kept_2WGCK = self._kept_L2WGCK[layer]
         kept_2WGCK.view(-1, K).index_copy_(0, place_A, kv_DNK.reshape(-1, K).to(self.dtype))
-        k_DGCK, v_DGCK = kept_2WGCK[:, :D, :, : self._num_positions]
-        return k_DGCK, v_DGCK
+        k_DGSK, v_DGSK = kept_2WGCK[:, :D, :, : self._num_positions]
+        return k_DGSK, v_DGSK
 
     def clear(self) -> None:
         """Give the room back."""

@@ -18,7 +18,6 @@ from sanbai.data.rankings import Ranking, read_rankings
 from sanbai.data.records import write_records
 from sanbai.data.shards import ShardReader
 from sanbai.data.vocabulary import load_tokenizer
-from sanbai.evaluation.answers import Contestant, chat_contestant, transcript_contestant
 from sanbai.evaluation.files import FilesHeldOut, Judges, evaluate_files, num_files_steps
 from sanbai.evaluation.models import Context
 from sanbai.evaluation.readers import HeldOutText, excerpts
@@ -27,15 +26,12 @@ from sanbai.foundation.errors import DataError, RecipeError
 from sanbai.foundation.files import canonical_json, read_json, read_jsonl, write_atomic
 from sanbai.foundation.run import read_metrics
 from sanbai.foundation.stage import Job, Stage, run_stage
-from sanbai.model.hugging_face import load_language_model
 from sanbai.rounds.material import FilesMaterial
 from sanbai.rounds.panel import RankingsByUse
 from sanbai.rounds.pipeline import Pipeline
 from sanbai.rounds.recipe import Recipe, check_assistant
-from sanbai.rounds.stages.evaluation import knows_turns
+from sanbai.rounds.stages.evaluation import make_contestant
 from sanbai.rounds.turn import Ancestry, make_ancestry
-from sanbai.text.chat_template import prompt_room
-from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.reward_model import load_reward_model
 
 #: Held-out documents are read up to here: a whole book would outweigh everything else.
@@ -208,7 +204,12 @@ def report_files(
             stage,
             recipe.evaluate,
             recipe.compute,
-            {name: _contestant(name, artifact, tokenizer, recipe) for name, artifact in models.items()},
+            {
+                name: make_contestant(
+                    name, artifact, tokenizer, recipe.evaluate, longest_read=recipe.reward.max_prompt_tokens
+                )
+                for name, artifact in models.items()
+            },
             tokenizer=tokenizer,
             held_out=FilesHeldOut(
                 text=HeldOutText(documents, sources[: len(documents)]),
@@ -249,19 +250,6 @@ def report_files(
         build=build,
         modules=MODULES,
     )
-
-
-def _contestant(name: str, artifact: Artifact, tokenizer: Tokenizer, recipe: Recipe) -> Contestant:
-    model = load_language_model(artifact.path)
-    asked_by = chat_contestant if knows_turns(artifact) else transcript_contestant
-    room = prompt_room(
-        model.config.max_positions,
-        recipe.evaluate.sampling.max_new_tokens,
-        field="evaluate.sampling.max_new_tokens",
-        smallest=tokenizer.turns.smallest_prompt,
-    )
-    # The reward models have read no longer prompts.
-    return asked_by(name, model, tokenizer, max_prompt_tokens=min(room, recipe.reward.max_prompt_tokens))
 
 
 def _facts(recipe: Recipe, corpus: Artifact, base: Artifact) -> dict[str, str]:

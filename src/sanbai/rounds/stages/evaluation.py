@@ -15,6 +15,7 @@ from sanbai.evaluation.disagreement import disagreement
 from sanbai.evaluation.language import heldout_documents
 from sanbai.evaluation.mistakes import confident_mistakes
 from sanbai.evaluation.models import STEPS_A_MODEL, Context, HeldOut, evaluate_models
+from sanbai.evaluation.recipe import EvaluateRecipe
 from sanbai.evaluation.reliability import is_right
 from sanbai.evaluation.reward_accuracy import (
     labeler_agreement,
@@ -83,7 +84,7 @@ class EvaluationStages(StageRunner):
             return evaluate_models(
                 stage,
                 recipe,
-                [self._contestant(name, artifact, tokenizer) for name, artifact in models.items()],
+                [make_contestant(name, artifact, tokenizer, recipe) for name, artifact in models.items()],
                 tokenizer=tokenizer,
                 held_out=HeldOut(
                     prompts=material.judged_prompts("evaluate", recipe.num_prompts, round=round),
@@ -106,17 +107,6 @@ class EvaluationStages(StageRunner):
             build,
             inputs={"round": str(round), "rankings": digest(taught.measured_by if taught else [])},
         )
-
-    def _contestant(self, name: str, artifact: Artifact, tokenizer: Tokenizer) -> Contestant:
-        model = load_language_model(artifact.path)
-        asked_by = chat_contestant if knows_turns(artifact) else transcript_contestant
-        room = prompt_room(
-            model.config.max_positions,
-            self.recipe.evaluate.sampling.max_new_tokens,
-            field="evaluate.sampling.max_new_tokens",
-            smallest=tokenizer.turns.smallest_prompt,
-        )
-        return asked_by(name, model, tokenizer, max_prompt_tokens=room)
 
     def _judge_reward_model(
         self,
@@ -167,6 +157,32 @@ class EvaluationStages(StageRunner):
         """Return the metrics of the runs that made the models, by stage."""
         runs = self.job.workspace.runs
         return {str(made.manifest["stage"]): read_metrics(runs / made.name) for made in models.values()}
+
+
+def make_contestant(
+    name: str, artifact: Artifact, tokenizer: Tokenizer, recipe: EvaluateRecipe, *, longest_read: int | None = None
+) -> Contestant:
+    """Return a model as it is asked: by its chat template, or by a transcript where it knows no turns.
+
+    Args:
+        name: in the report.
+        artifact: a language model.
+        tokenizer: of all contestants.
+        recipe: section `[evaluate]`, whose answers leave a prompt its room.
+        longest_read: tokens of the longest prompt that a reward model has read, where one judges.
+
+    Raises:
+        UsageError: no prompt fits beside the answers.
+    """
+    model = load_language_model(artifact.path)
+    asked_by = chat_contestant if knows_turns(artifact) else transcript_contestant
+    room = prompt_room(
+        model.config.max_positions,
+        recipe.sampling.max_new_tokens,
+        field="evaluate.sampling.max_new_tokens",
+        smallest=tokenizer.turns.smallest_prompt,
+    )
+    return asked_by(name, model, tokenizer, max_prompt_tokens=min(room, longest_read or room))
 
 
 def knows_turns(artifact: Artifact) -> bool:
