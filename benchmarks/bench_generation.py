@@ -31,9 +31,9 @@ from benchmarks.shapes import SHAPES
 
 from sanbai.foundation.device import describe_machine, tune_allocator
 from sanbai.foundation.seeds import torch_generator
-from sanbai.generation.answering import generate_continuously
-from sanbai.generation.continuous import ContinuousEngine, DecodingPrecision, EngineSettings, decoding_copy
-from sanbai.generation.engine import Precision, generate
+from sanbai.generation.answering import generate
+from sanbai.generation.engine import ContinuousEngine, EngineSettings
+from sanbai.generation.precision import DecodingPrecision, decoding_copy
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.scoring import score
@@ -160,7 +160,7 @@ def shared_prefix(
     return {
         "transformers": partial(peer.answer, texts, 32, copies=copies, draw=True),
         "batched": partial(generate, model, rows, sampling, **ours),
-        "continuous": partial(generate_continuously, model, rows, sampling, **ours),
+        "continuous": partial(generate, model, rows, sampling, **ours),
     }
 
 
@@ -224,7 +224,7 @@ def mismatch(model: LanguageModel) -> float:
     """Mean |difference| in nats of log-probabilities, bfloat16 decoding against float32 scoring of the same tokens."""
     prompts = make_prompts(model.config.vocab_size, 16, PROMPT)
     sampling = Sampling(max_new_tokens=32)
-    rough = generate_continuously(model, prompts, sampling, seeds=range(16), stop_ids=(), precision="bfloat16")
+    rough = generate(model, prompts, sampling, seeds=range(16), stop_ids=(), precision="bfloat16")
     exact = score(model, prompts, [completion.tokens for completion in rough])
     pairs = [pair for row, other in zip(rough, exact, strict=True) for pair in zip(row.logprobs, other, strict=True)]
     return statistics.fmean(abs(first - second) for first, second in pairs)

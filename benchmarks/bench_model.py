@@ -16,7 +16,8 @@ import torch
 
 from sanbai.foundation.device import tune_allocator
 from sanbai.foundation.seeds import torch_generator
-from sanbai.generation.engine import Completion, Precision, generate
+from sanbai.generation.answering import Completion, generate
+from sanbai.generation.precision import DecodingPrecision
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.scoring import score
 from sanbai.model.heads import LanguageModel

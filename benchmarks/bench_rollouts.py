@@ -22,9 +22,8 @@ from benchmarks.shapes import SHAPES
 from sanbai.foundation.device import tune_allocator
 from sanbai.foundation.parallel import map_parts, use_threads
 from sanbai.foundation.seeds import torch_generator
-from sanbai.generation.answering import generate_continuously
-from sanbai.generation.continuous import decoding_copy
-from sanbai.generation.engine import Completion, generate
+from sanbai.generation.answering import Completion, generate
+from sanbai.generation.precision import decoding_copy
 from sanbai.generation.sampling import Sampling
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
@@ -60,7 +59,7 @@ def continuously(
     answers: dict[int, Completion] = {}
 
     def answer(part: Sequence[int]) -> None:
-        found = generate_continuously(
+        found = generate(
             decoder, [prompts[row] for row in part], sampling, seeds=part, stop_ids=stop_ids, batch_size=rows
         )
         answers.update(zip(part, found, strict=True))

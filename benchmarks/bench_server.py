@@ -34,7 +34,8 @@ from benchmarks.served import Served, import_folder, make_folder, make_tokenizer
 from benchmarks.shapes import SHAPES
 
 from sanbai.foundation.device import describe_machine, tune_allocator
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
+from sanbai.generation.engine import ContinuousEngine, EngineSettings
+from sanbai.generation.precision import decoding_copy
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
 from sanbai.model.hugging_face import load_language_model

@@ -26,7 +26,8 @@ from benchmarks.shapes import SHAPES
 
 from sanbai.foundation.device import tune_allocator
 from sanbai.foundation.seeds import torch_generator
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
+from sanbai.generation.engine import ContinuousEngine, EngineSettings
+from sanbai.generation.precision import decoding_copy
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
 from sanbai.model.config import ModelConfig

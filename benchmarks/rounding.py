@@ -21,7 +21,7 @@ from sanbai.data.vocabulary import load_tokenizer
 from sanbai.evaluation.language import bits_per_byte, heldout_documents
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.workspace import Workspace
-from sanbai.generation.continuous import decoding_copy
+from sanbai.generation.precision import decoding_copy
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.model.packed import ROW_PRODUCTS, Bits

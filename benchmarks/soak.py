@@ -48,8 +48,8 @@ from benchmarks.served import (
 )
 
 from sanbai.foundation.device import describe_machine
-from sanbai.generation.engine import draw_uniforms, generate
-from sanbai.generation.sampling import Sampling
+from sanbai.generation.answering import generate
+from sanbai.generation.sampling import Sampling, draw_uniforms
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model

@@ -18,9 +18,9 @@ from sanbai.foundation.errors import ModelError, UnknownNameError, UsageError
 from sanbai.foundation.files import explain_disk_errors
 from sanbai.foundation.recipe import validate_recipe
 from sanbai.foundation.workspace import Workspace
-from sanbai.generation.engine import Writer, encode_text
-from sanbai.generation.engine import generate as generate_batch
+from sanbai.generation.answering import generate as generate_batch
 from sanbai.generation.sampling import Sampling
+from sanbai.generation.writer import Writer, encode_text
 from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import Model, load_model, save_model

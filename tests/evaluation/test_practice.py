@@ -12,7 +12,7 @@ from sanbai.evaluation.practice import accuracy_record, answer, practice_record,
 from sanbai.evaluation.recipe import EvaluateRecipe
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import torch_generator
-from sanbai.generation.engine import Completion
+from sanbai.generation.answering import Completion
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import ScalarModel
 from sanbai.text.tokenizer import Tokenizer

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from tests.generation.test_continuous import GPT2, LLAMA, SMALL, STOP, make_model
-from tests.generation.test_continuous_encoder_decoder import T5
-from tests.generation.test_continuous_encoder_decoder import make_model as make_encoder_decoder
+from tests.generation.plainly import write_plainly
+from tests.generation.test_engine import GPT2, LLAMA, SMALL, STOP, make_model
+from tests.generation.test_engine_encoder_decoder import T5
+from tests.generation.test_engine_encoder_decoder import make_model as make_encoder_decoder
 
 from sanbai.foundation.errors import ModelError, UnknownNameError, UsageError
-from sanbai.generation.answering import answer_all
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
-from sanbai.generation.engine import Writer, generate
+from sanbai.generation.answering import answer_all, generate
+from sanbai.generation.engine import ContinuousEngine, EngineSettings
+from sanbai.generation.precision import decoding_copy
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.weights import weights_digest
+from sanbai.generation.writer import Writer
 from sanbai.model.adapters.adapter import Adapted, add_adapter, merge_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.adapters.several import LowRankAdapter, SeveralAdapters, take_products
@@ -56,7 +58,7 @@ def mixed_requests(count: int) -> list[Request]:
 def check(models: dict[str | None, Writer], engine: ContinuousEngine, requests: Sequence[Request]) -> None:
     for request, answers in zip(requests, answer_all(engine, requests), strict=True):
         prompts = [request.prompt] * len(request.seeds)
-        alone = generate(models[request.adapter], prompts, request.sampling, seeds=request.seeds, stop_ids=STOP)
+        alone = write_plainly(models[request.adapter], prompts, request.sampling, seeds=request.seeds, stop_ids=STOP)
         for answer, other in zip(answers, alone, strict=True):
             assert (answer.tokens, answer.finish_reason) == (other.tokens, other.finish_reason)
             assert answer.logprobs == pytest.approx(other.logprobs, abs=1e-10)

@@ -12,7 +12,7 @@ import torch
 from tests.model.families import FAMILIES, VOCABULARY, Family, make_reference
 
 from sanbai.foundation.errors import DataError, ModelError
-from sanbai.generation.engine import generate
+from sanbai.generation.answering import generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.config import ModelConfig
 from sanbai.model.encoder_decoder import EncoderDecoder

@@ -8,14 +8,15 @@ from statistics import fmean
 import pytest
 import torch
 from tests.generation.test_adapters_by_request import adapt
-from tests.generation.test_continuous import GPT2, LLAMA, SMALL, make_model, make_prompts
-from tests.generation.test_continuous_encoder_decoder import T5
-from tests.generation.test_continuous_encoder_decoder import make_model as make_encoder_decoder
+from tests.generation.test_engine import GPT2, LLAMA, SMALL, make_model, make_prompts
+from tests.generation.test_engine_encoder_decoder import T5
+from tests.generation.test_engine_encoder_decoder import make_model as make_encoder_decoder
 from tests.generation.test_speculation import always, speculator_of
 
 from sanbai.foundation import device
 from sanbai.generation.answering import answer_all
-from sanbai.generation.continuous import ContinuousEngine, DecodingPrecision, Speculation, decoding_copy
+from sanbai.generation.engine import ContinuousEngine, Speculation
+from sanbai.generation.precision import DecodingPrecision, decoding_copy
 from sanbai.generation.request import Answer, Request
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.scoring import score

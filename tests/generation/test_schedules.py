@@ -22,10 +22,9 @@ from typing import Self
 import pytest
 import torch
 
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings
-from sanbai.generation.engine import draw_uniforms
+from sanbai.generation.engine import ContinuousEngine, EngineSettings
 from sanbai.generation.request import Answer, Request, Shaping
-from sanbai.generation.sampling import Sampling
+from sanbai.generation.sampling import Sampling, draw_uniforms
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
 from sanbai.objectives.language import token_logprobs

@@ -14,13 +14,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from tests.generation.test_continuous import make_model
+from tests.generation.test_engine import make_model
 from tests.generation.test_schedules import LLAMA, run_schedules
 from torch import Tensor
 
 from sanbai.foundation.errors import ModelError, UsageError
 from sanbai.generation.answering import answer_all
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings, Speculation
+from sanbai.generation.engine import ContinuousEngine, EngineSettings, Speculation
 from sanbai.generation.request import Request, Shaping
 from sanbai.generation.row import Row
 from sanbai.generation.sampling import Sampling

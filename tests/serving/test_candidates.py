@@ -16,8 +16,8 @@ from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import ModelError, RecipeError
 from sanbai.foundation.recipe import validate_recipe
 from sanbai.foundation.seeds import derive_seed
-from sanbai.generation.continuous import ContinuousEngine
-from sanbai.generation.engine import Completion, generate
+from sanbai.generation.answering import Completion, generate
+from sanbai.generation.engine import ContinuousEngine
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
 from sanbai.model.hugging_face import load_language_model

@@ -12,7 +12,7 @@ from tests.serving.conftest import Site, ask, read_events, running_site
 
 from sanbai.feedback.accounts import add_account, make_api_key
 from sanbai.feedback.registry import serve
-from sanbai.generation.continuous import ContinuousEngine
+from sanbai.generation.engine import ContinuousEngine
 from sanbai.generation.request import NewToken
 from sanbai.text.tokenizer import Tokenizer
 

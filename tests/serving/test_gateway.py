@@ -17,7 +17,7 @@ from tests.serving.foreign_server import MODEL, Connection, ForeignServer, Reply
 
 from sanbai.foundation.errors import RecipeError, UsageError
 from sanbai.foundation.recipe import validate_recipe
-from sanbai.generation.continuous import ContinuousEngine
+from sanbai.generation.engine import ContinuousEngine
 from sanbai.generation.request import NewToken
 from sanbai.serving.app import GATEWAY_TABLE, TABLE
 from sanbai.serving.gateway import Gateway

@@ -11,7 +11,7 @@ import pytest
 from tests.serving.conftest import Site, running_site
 from tests.serving.test_openai_api import QUESTION, slowly
 
-from sanbai.generation.continuous import ContinuousEngine
+from sanbai.generation.engine import ContinuousEngine
 from sanbai.serving import idempotency
 from sanbai.text.tokenizer import Tokenizer
 

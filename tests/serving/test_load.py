@@ -15,7 +15,7 @@ import pytest
 from tests.serving.conftest import Site, running_site
 
 from sanbai.feedback.registry import serve
-from sanbai.generation.continuous import ContinuousEngine
+from sanbai.generation.engine import ContinuousEngine
 from sanbai.generation.request import NewToken
 from sanbai.model.heads import LanguageModel
 from sanbai.serving import engine as serving_engine

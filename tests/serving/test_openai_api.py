@@ -14,8 +14,8 @@ import openai
 import pytest
 from tests.serving.conftest import Site, running_site
 
-from sanbai.generation.continuous import ContinuousEngine
-from sanbai.generation.engine import generate
+from sanbai.generation.answering import generate
+from sanbai.generation.engine import ContinuousEngine
 from sanbai.generation.request import NewToken
 from sanbai.generation.sampling import Sampling
 from sanbai.model.hugging_face import load_language_model

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.serving.conftest import Site, ask, read_events
 from tests.serving.test_access import LEAST_ROLE, place
 
-from sanbai.generation.continuous import ContinuousEngine
+from sanbai.generation.engine import ContinuousEngine
 
 WORDS = """
     model messages role content stream stream_options n stop temperature top_p max_tokens seed name password token

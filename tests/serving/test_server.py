@@ -31,7 +31,7 @@ import logging, sys, time
 from pathlib import Path
 from sanbai.feedback.store import Store
 from sanbai.foundation.workspace import Workspace
-from sanbai.generation.continuous import ContinuousEngine
+from sanbai.generation.engine import ContinuousEngine
 from sanbai.generation.sampling import Sampling
 from sanbai.serving import engine
 from sanbai.serving.app import create_app

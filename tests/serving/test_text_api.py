@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.serving.conftest import Site
 
-from sanbai.generation.engine import generate
+from sanbai.generation.answering import generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model

@@ -107,10 +107,10 @@ FAULTS = (
     ),
     Fault(
         4,
-        "an answer is cut if it is as long as the batch, not if its own limit was reached",
-        "generation/engine.py",
-        '"stop" if stopped else "length"',
-        '"stop" if length < steps else "length"',
+        "an answer that ends with the last token it may have counts as cut",
+        "generation/row.py",
+        "if token in self.request.stop_ids:",
+        "if token in self.request.stop_ids and self.num_new < self.limit:",
         _TRAPS + "test_trap_04_the_longest_answer_that_ended_by_itself_is_not_cut",
     ),
     Fault(

@@ -18,7 +18,7 @@ from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import ModelError
 from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import generate
+from sanbai.generation.answering import generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.adapters.peft_folder import load_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe

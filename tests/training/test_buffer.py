@@ -17,7 +17,7 @@ from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import Interrupted
 from sanbai.foundation.run import read_metrics
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import Completion
+from sanbai.generation.answering import Completion
 from sanbai.model.heads import LanguageModel
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.buffer import Buffer, Gathered

@@ -9,8 +9,9 @@ import torch
 
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import torch_generator
-from sanbai.generation import engine
-from sanbai.generation.engine import Completion, FinishReason
+from sanbai.generation.answering import Completion, FinishReason
+from sanbai.generation.engine import ContinuousEngine
+from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.text.reserved import ReservedIds
@@ -58,11 +59,16 @@ def test_candidates_of_a_prompt_lie_side_by_side_and_each_has_its_own_score(
 def test_a_prompt_is_read_once_for_all_its_answers(
     model: LanguageModel, compute: Compute, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = []
-    pad_left = engine.pad_left
-    monkeypatch.setattr(engine, "pad_left", lambda rows: read.append(len(rows)) or pad_left(rows))
+    read: list[list[int]] = []
+    submit = ContinuousEngine.submit
+
+    def counted(self: ContinuousEngine, request: Request) -> int:
+        read.append(list(request.prompt))
+        return submit(self, request)
+
+    monkeypatch.setattr(ContinuousEngine, "submit", counted)
     draw(model, compute, tokenizer)
-    assert read == [len(PROMPTS)]
+    assert sorted(read) == sorted(map(list, PROMPTS))
 
 
 def test_neither_the_batch_nor_further_candidates_change_an_answer(

@@ -20,7 +20,7 @@ from torch import Tensor
 from sanbai.data.rankings import Ranking
 from sanbai.foundation.device import Compute
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import Completion
+from sanbai.generation.answering import Completion
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.model.transformer import Transformer

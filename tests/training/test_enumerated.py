@@ -18,7 +18,7 @@ from torch import Tensor
 from sanbai.data.packing import EncodedItems
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import torch_generator
-from sanbai.generation.engine import Completion
+from sanbai.generation.answering import Completion
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.training import ppo

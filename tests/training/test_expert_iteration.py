@@ -19,7 +19,7 @@ from torch import Tensor
 from sanbai.data.packing import EncodedItems
 from sanbai.foundation.device import Compute
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import Completion, FinishReason
+from sanbai.generation.answering import Completion, FinishReason
 from sanbai.model.heads import LanguageModel
 from sanbai.objectives.language import next_token_loss
 from sanbai.text.tokenizer import Tokenizer

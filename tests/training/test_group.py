@@ -17,7 +17,7 @@ from torch import Tensor
 from sanbai.data.packing import EncodedItems
 from sanbai.foundation.device import Compute
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import Completion, FinishReason
+from sanbai.generation.answering import Completion, FinishReason
 from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer

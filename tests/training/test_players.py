@@ -31,7 +31,7 @@ from sanbai.foundation.errors import ModelError
 from sanbai.foundation.files import write_json_atomic
 from sanbai.foundation.seeds import torch_generator
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import cast_for_decoding
+from sanbai.generation.precision import decoding_copy
 from sanbai.model.adapters.adapter import add_adapter
 from sanbai.model.adapters.low_rank import LowRankLinear
 from sanbai.model.adapters.peft_folder import load_adapter
@@ -233,7 +233,7 @@ def test_frozen_products_in_bfloat16_change_no_bit_of_what_autocast_computes(con
     assert bytes_of([model]) - bytes_of([placed]) == halved
     assert {each.dtype for each in placed.parameters() if each.requires_grad} == {torch.float32}
     # What decodes is in bfloat16 whole, and has its own of nothing that is so already.
-    decoder = cast_for_decoding(placed, "bfloat16")
+    decoder = decoding_copy(placed, "bfloat16")
     assert {each.dtype for each in decoder.parameters()} == {torch.bfloat16}
     assert bytes_of([placed, decoder]) < bytes_of([placed]) + bytes_of([decoder]) - halved / 2
     assert {each.dtype for each in placed.parameters() if each.requires_grad} == {torch.float32}, "as before"

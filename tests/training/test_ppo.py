@@ -17,7 +17,7 @@ from sanbai.data.packing import EncodedItems, PackedBatches
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import torch_generator
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import Completion
+from sanbai.generation.answering import Completion
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import load_language_model
 from sanbai.text.tokenizer import Tokenizer

@@ -27,7 +27,7 @@ from sanbai.foundation.errors import Interrupted, ModelError, ResourceError
 from sanbai.foundation.run import read_metrics
 from sanbai.foundation.seeds import torch_generator
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import batches_of
+from sanbai.generation.answering import batches_of
 from sanbai.generation.weights import weights_digest
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.text.tokenizer import Tokenizer

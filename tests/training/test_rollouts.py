@@ -9,7 +9,7 @@ import torch
 
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import torch_generator
-from sanbai.generation.engine import Completion, generate
+from sanbai.generation.answering import Completion, generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel

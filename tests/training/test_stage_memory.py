@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sanbai.foundation.device import Compute, autocast
 from sanbai.foundation.seeds import torch_generator
-from sanbai.generation.engine import cast_for_decoding
+from sanbai.generation.precision import decoding_copy
 from sanbai.model.adapters.adapter import add_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.adapters.shared import adapt, copy_learning, over_same_weights, place_models
@@ -235,7 +235,7 @@ def test_what_a_forward_pass_keeps_is_what_the_plan_says(precision: str) -> None
 def test_what_answering_takes_is_what_the_plan_says(precision: str) -> None:
     model = aligned(precision)
     (policy,) = place_models([adapted_policy()], device="cpu", product_dtype=model.compute.product_dtype)
-    decoder = cast_for_decoding(policy, "bfloat16" if precision == "bfloat16" else "stored")
+    decoder = decoding_copy(policy, "bfloat16" if precision == "bfloat16" else "stored")
     own = bytes_of(weights_of(policy, decoder)) - bytes_of(weights_of(policy))
     assert own == pytest.approx(decoder_bytes(model), rel=0.01)
     cache = KeyValueCache(CONFIG, num_rows=5, capacity=40, dtype=decoder.head_weight.dtype, device="cpu")

@@ -13,7 +13,7 @@ from sanbai.data.packing import EncodedItems
 from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import DataError
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import generate
+from sanbai.generation.answering import generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
 from sanbai.text.chat_template import encode_prompt

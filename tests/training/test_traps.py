@@ -25,7 +25,7 @@ from sanbai.data.rankings import Ranking
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import torch_generator
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import Completion
+from sanbai.generation.answering import Completion
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.hugging_face import save_model

@@ -20,8 +20,10 @@ def command(name: str, temperature: float, max_new_tokens: int, workspace: Path,
 
     from sanbai.cli.stores import open_store, resolve_model
     from sanbai.data.vocabulary import load_tokenizer
+    from sanbai.generation.answering import stream_answer
+    from sanbai.generation.engine import ContinuousEngine, EngineSettings
+    from sanbai.generation.request import Request
     from sanbai.generation.sampling import Sampling
-    from sanbai.generation.streaming import stream
     from sanbai.model.hugging_face import load_language_model
     from sanbai.text.chat_template import encode_prompt
 
@@ -29,6 +31,8 @@ def command(name: str, temperature: float, max_new_tokens: int, workspace: Path,
     artifact = resolve_model(open_store(space), space, name)
     tokenizer, model = load_tokenizer(artifact), load_language_model(artifact.path)
     sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens)
+    settings = EngineSettings(num_blocks=-(-model.config.max_positions // EngineSettings().block_size))
+    engine = ContinuousEngine(model, settings, tokenizer=tokenizer)  # remembers what of the talk it has read
     messages: list[dict[str, str]] = []
     click.echo(f"{name} ({artifact.name}); an empty line ends", err=True)
     room = max(model.config.max_positions // 2, model.config.max_positions - max_new_tokens)
@@ -36,17 +40,12 @@ def command(name: str, temperature: float, max_new_tokens: int, workspace: Path,
         messages.append({"role": "user", "content": line})
         prompt = encode_prompt(tokenizer, messages, max_tokens=room)
         pieces = []
-        for piece in stream(
-            model,
-            prompt,
-            sampling,
-            seed=secrets.randbits(62),
-            stop_ids=tokenizer.reserved.ends(),
-            tokenizer=tokenizer,
-            stop_strings=(),
-        ):
-            pieces.append(piece.text)
-            click.echo(piece.text, nl=False)
+        request = Request(
+            prompt=prompt, sampling=sampling, seeds=[secrets.randbits(62)], stop_ids=tokenizer.reserved.ends()
+        )
+        for new in stream_answer(engine, request):
+            pieces.append(new.text)
+            click.echo(new.text, nl=False)
         click.echo()
         messages.append({"role": "assistant", "content": "".join(pieces)})
 

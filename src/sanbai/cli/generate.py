@@ -46,8 +46,9 @@ def command(
     from sanbai.cli.stores import open_store, resolve_model, resolve_reward
     from sanbai.data.vocabulary import load_tokenizer
     from sanbai.foundation.device import Compute
-    from sanbai.generation.engine import encode_text, generate
+    from sanbai.generation.answering import generate
     from sanbai.generation.sampling import Sampling
+    from sanbai.generation.writer import encode_text
     from sanbai.model.encoder_decoder import EncoderDecoder
     from sanbai.model.hugging_face import load_writer
     from sanbai.rounds.stages.judges import check_vocabulary

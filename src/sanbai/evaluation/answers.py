@@ -15,7 +15,7 @@ from sanbai.evaluation.statistics import DRAWS, Estimate, bootstrap_mean, rate_o
 from sanbai.foundation.errors import DataError
 from sanbai.foundation.files import JsonlWriter, read_jsonl
 from sanbai.foundation.seeds import derive_seed
-from sanbai.generation.engine import generate
+from sanbai.generation.answering import generate
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
 from sanbai.text.chat_markup import Message

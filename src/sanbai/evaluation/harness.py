@@ -21,7 +21,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from sanbai.foundation.errors import ModelError, SanbaiError, UsageError
 from sanbai.generation.answering import answer_all
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings
+from sanbai.generation.engine import ContinuousEngine, EngineSettings
 from sanbai.generation.request import Request
 from sanbai.generation.sampling import Sampling
 from sanbai.model.hugging_face import load_language_model

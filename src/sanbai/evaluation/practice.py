@@ -18,7 +18,7 @@ from sanbai.evaluation.reward_accuracy import StrictPair, margins, reward_accura
 from sanbai.evaluation.statistics import bootstrap_mean, paired_difference
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import derive_seed
-from sanbai.generation.engine import Completion, generate
+from sanbai.generation.answering import Completion, generate
 from sanbai.text.chat_markup import Message
 from sanbai.text.tokenizer import Tokenizer
 from sanbai.training.reward_model import RewardModel, encode_answer, score_rows

@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 from sanbai.foundation.errors import DataError, ResourceError, UnknownNameError, UsageError
 from sanbai.generation.blocks import BlockPool
-from sanbai.generation.engine import Writer, check_prompts, room_for
 from sanbai.generation.request import Request
+from sanbai.generation.writer import Writer, check_prompts, prompt_positions, room_for
 from sanbai.model.encoder_decoder import EncoderDecoder
 
 
@@ -25,8 +25,6 @@ def check_request(
     """
     vocab_size, encodes = model.config.vocab_size, isinstance(model, EncoderDecoder)
     check_prompts(model, [request.prompt])
-    if not request.prompt:
-        raise DataError("the prompt has no token; it needs at least one")
     if wrong := [id_ for id_ in (*request.prompt, *request.shaping.logit_bias) if not 0 <= id_ < vocab_size]:
         raise DataError(f"token id {wrong[0]} is not among the model's 0 to {vocab_size - 1}")
     if request.adapter is not None and request.adapter not in adapters:
@@ -39,9 +37,8 @@ def check_request(
         raise UsageError("stop strings were given to an engine without a tokenizer; make it with one")
     if request.prompt_logprobs and encodes:
         raise UsageError("prompt_logprobs of a text that an encoder reads; it writes none, so ask without")
-    before = 1 if encodes else len(request.prompt)
-    # The last token is not read.
-    longest = before + room_for(model, request.prompt, request.sampling.max_new_tokens) - 1
+    room = room_for(model, request.prompt, request.sampling.max_new_tokens)
+    longest = prompt_positions(model, request.prompt) + room - 1  # the last token is not read
     if (wanted := pool.blocks_for(longest)) > pool.num_blocks:
         raise ResourceError(
             f"prompt and answer may need {wanted} cache blocks and the engine has {pool.num_blocks}; lower "

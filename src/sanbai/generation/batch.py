@@ -1,4 +1,4 @@
-"""Ragged token sequences as tensors: rows padded on one side, with segments that tell padding from tokens."""
+"""Ragged token sequences as tensors, with segments that tell padding from tokens."""
 
 from __future__ import annotations
 
@@ -22,32 +22,18 @@ class PaddedBatch(NamedTuple):
     """1 on tokens, 0 on padding, as `Transformer.forward` takes them."""
 
 
-def pad_left(sequences: Sequence[Sequence[int]]) -> PaddedBatch:
-    """Return rows that end together, as generation needs them.
-
-    Raises:
-        DataError: a sequence is empty.
-    """
-    return _pad(sequences, left=True)
-
-
 def pad_right(sequences: Sequence[Sequence[int]]) -> PaddedBatch:
     """Return rows that begin together, as scoring needs them.
 
     Raises:
         DataError: a sequence is empty.
     """
-    return _pad(sequences, left=False)
-
-
-def _pad(sequences: Sequence[Sequence[int]], *, left: bool) -> PaddedBatch:
     width = max(map(len, sequences), default=0)
     rows, segments = [], []
     for index, sequence in enumerate(sequences):
         if not sequence:
             raise DataError(f"sequence {index} of a batch has no token; a prompt needs at least one")
         missing = width - len(sequence)
-        padding, absent, present = [PADDING_TOKEN] * missing, [0] * missing, [1] * len(sequence)
-        rows.append([*padding, *sequence] if left else [*sequence, *padding])
-        segments.append(absent + present if left else present + absent)
+        rows.append([*sequence, *[PADDING_TOKEN] * missing])
+        segments.append([1] * len(sequence) + [0] * missing)
     return PaddedBatch(torch.tensor(rows, dtype=torch.int64), torch.tensor(segments, dtype=torch.int64))

@@ -1,262 +1,385 @@
-"""Batched generation with a key-value cache: many prompts in, their answers out.
+"""The continuous engine: many requests, one step at a time, joining and leaving at every step.
 
-How it is fast on a CPU: prompts of like lengths go together, equal prompts are read once and their cache is copied
-(K answers to one prompt cost one prefill), rows that have ended leave the batch, and a step does no work in Python that
-grows with the number of rows.
+    engine = ContinuousEngine(model, EngineSettings(), tokenizer=tokenizer)
+    number = engine.submit(Request(prompt=ids, sampling=Sampling(), seeds=[1, 2, 3]))
+    while engine.busy:
+        for new in engine.step():
+            ...
 
-How it is reproducible: each row's uniform numbers come from that row's seed alone, drawn before the first step.
+A step is one pass of the model over one token of every answer in the making, tokens guessed to follow, and chunks of
+new prompts (`scheduler.py`, `reading.py`, `model_runner.py`), one draw for all (`row_drawing.py`), and the accounts.
+One thread drives an engine; everything takes effect between two steps.
 
-An encoder-decoder reads its prompts with the encoder, once, and its decoder writes: the cache keeps the keys and values
-of what was read beside those of what is written.
-
-Shapes: B rows still running, N all rows of a batch, T positions, M new tokens at most, V vocabulary.
+Shapes: N tokens of the step, A of them wanted, B rows that draw, V vocabulary, D width.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+import json
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import ModelError, UsageError
-from sanbai.foundation.parallel import map_parts
-from sanbai.foundation.seeds import torch_generator
-from sanbai.generation.batch import pad_left
-from sanbai.generation.sampling import Sampling, sample_tokens
-from sanbai.model.cache import KeyValueCache
+from sanbai.foundation.recipe import RecipeSection
+from sanbai.generation.admission import check_request
+from sanbai.generation.blocks import BlockPool
+from sanbai.generation.drafting import DraftProposer
+from sanbai.generation.drawing import top_logprobs
+from sanbai.generation.encoding import encode_rows
+from sanbai.generation.model_runner import ModelRunner
+from sanbai.generation.reading import Arranger, Reading
+from sanbai.generation.request import NewToken, Request
+from sanbai.generation.row import Row
+from sanbai.generation.row_drawing import RowDrawer
+from sanbai.generation.sampling import draw_uniforms
+from sanbai.generation.scheduler import Plan, Scheduler
+from sanbai.generation.speculation import NgramProposer, Speculator
+from sanbai.generation.weights import replace_weights, weights_digest
+from sanbai.generation.writer import Writer, decoder_of, room_for
+from sanbai.model.adapters.several import LowRankAdapter, SeveralAdapters
 from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel
-from sanbai.model.transformer import Inputs
+from sanbai.model.packed import repack
+from sanbai.model.paged import PagedCache, check_pageable
+from sanbai.model.paged_memory import MemoryLanes
+from sanbai.model.window import Window
+from sanbai.text.stream import TextStream
 from sanbai.text.tokenizer import Tokenizer
 
-COMPACT_BELOW = 0.8
-"""Ended rows leave the batch when fewer than this share of it still runs; copying the cache costs about a step."""
-
-FinishReason = Literal["stop", "length"]
-Precision = Literal["stored", "bfloat16"]
-Writer: TypeAlias = LanguageModel | EncoderDecoder
-"""What writes: on from its prompt, or an answer to it."""
-AnyWriter = TypeVar("AnyWriter", bound=LanguageModel | EncoderDecoder)
+Speculation = Literal["off", "ngram", "draft"]
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """One answer."""
+class EngineSettings(RecipeSection):
+    """How much an engine takes on."""
 
-    tokens: list[int]
-    """The token that stopped it included."""
-    logprobs: list[float]
-    """Of each token in nats, at the sampling temperature, before top-k and top-p."""
-    sampled_logprobs: list[float]
-    """The same under the distribution drawn from; equal to `logprobs` where top-k and top-p are off."""
-    finish_reason: FinishReason
-    """`stop`: a stop token was drawn; `length`: the limit, or the model's context, was reached."""
-
-
-def generate(
-    model: Writer,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    *,
-    seeds: Sequence[int],
-    stop_ids: Collection[int],
-    batch_size: int = 64,
-    precision: Precision = "stored",
-    on_batch: Callable[[int], None] | None = None,
-    before_step: Callable[[], None] | None = None,
-) -> list[Completion]:
-    """Answer every prompt; the results are in the prompts' order.
-
-    For K answers to a prompt, give it K times with K seeds: it is read once. A row's answer depends on its prompt and
-    seed alone, up to rounding: sums over a batch of another shape may differ in their last bits.
-
-    Args:
-        model: left as it is.
-        prompts: token ids, at least one each, shorter than the model's context; what the encoder reads, if it has one.
-        sampling: the rule for all rows.
-        seeds: one a prompt.
-        stop_ids: tokens that end an answer.
-        batch_size: rows at a time, in each thread.
-        precision: `bfloat16` decodes with a copy of the weights cast once; faster from 16 rows on, slower for one.
-            Its log-probabilities differ from the stored weights'; `benchmarks/bench_model.py` says by how much.
-        on_batch: called with the number of answers finished after each batch.
-        before_step: called before each token of a batch, in its thread; what it raises ends the work.
-
-    Raises:
-        UsageError: a different number of seeds than prompts.
-        DataError: an empty prompt.
-        ModelError: a prompt fills the model's context.
-    """
-    if len(seeds) != len(prompts):
-        raise UsageError(f"{len(prompts)} prompts and {len(seeds)} seeds; each row needs its own")
-    check_prompts(model, prompts)
-    decoder = cast_for_decoding(model, precision)
-    answers: dict[int, Completion] = {}
-
-    def answer(rows: Sequence[int]) -> None:
-        batch = _generate_batch(
-            decoder, [prompts[row] for row in rows], sampling, [seeds[row] for row in rows], stop_ids, before_step
-        )
-        answers.update(zip(rows, batch, strict=True))
-        if on_batch is not None:
-            on_batch(len(answers))
-
-    map_parts(answer, batches_of(prompts, batch_size))
-    return [answers[row] for row in range(len(prompts))]
+    num_blocks: int = Field(default=1024, ge=1, le=100_000_000)
+    """Blocks of the cache."""
+    block_size: int = Field(default=16, ge=1, le=4096)
+    """Positions a block; prefixes are shared by whole blocks."""
+    max_rows: int = Field(default=64, ge=1, le=65_536)
+    """Answers in the making at most."""
+    step_tokens: int = Field(default=512, ge=2, le=10_000_000)
+    """Tokens that one step reads at most; more than `max_rows`. More read prompts faster, fewer let nobody wait."""
+    max_waiting: int = Field(default=1024, ge=1, le=10_000_000)
+    """Requests that may wait."""
+    speculation: Speculation = "off"
+    """Whether tokens are guessed, so that a step may give an answer several: `ngram` from what the text repeats,
+    `draft` by a small model. Answers stay the same; it stops by itself where it does not pay (`speculation.py`)."""
+    max_guesses: int = Field(default=8, ge=1, le=1024)
+    """Guesses a row and step; of no effect without speculation."""
 
 
-def batches_of(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Return which prompts `generate` answers together; of every n-th of these batches alone it makes the same ones.
+class ContinuousEngine:
+    """A model, its cache, and the requests in work."""
 
-    Longest first: memory is tight at the start or not at all. Equal prompts stay together.
-    """
-    order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), tuple(prompts[row])))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    def __init__(
+        self,
+        model: Writer,
+        settings: EngineSettings,
+        *,
+        tokenizer: Tokenizer | None = None,
+        draft: LanguageModel | None = None,
+    ) -> None:
+        """Take room for the cache.
 
+        Args:
+            model: used as it is, in its own precision; `decoding_copy` makes one that decodes faster.
+            settings: how much to take on.
+            tokenizer: the model's, where text or stop strings are wanted.
+            draft: the small model that guesses, where `speculation` is `draft`.
 
-def decoding_precision(compute: Compute) -> Precision:
-    """Return how a stage decodes: in bfloat16 where its products are."""
-    return "bfloat16" if compute.precision == "bfloat16" else "stored"
-
-
-def cast_for_decoding(model: AnyWriter, precision: Precision) -> AnyWriter:
-    """Return the model itself, or a copy of it in bfloat16 that shares what is frozen and in bfloat16 already."""
-    if precision == "stored":
-        return model
-    frozen = (each for each in model.parameters() if each.dtype == torch.bfloat16 and not each.requires_grad)
-    copied = copy.deepcopy(model, {id(parameter): parameter for parameter in frozen})
-    copied.to(torch.bfloat16)
-    return copied
-
-
-def check_prompts(model: Writer, prompts: Sequence[Sequence[int]]) -> None:
-    """Refuse a prompt that leaves no room for an answer, or that an encoder cannot read whole.
-
-    Raises:
-        ModelError: one line naming the first such prompt.
-    """
-    limit = model.config.max_positions
-    for index, prompt in enumerate(prompts):
-        if isinstance(model, EncoderDecoder):
-            if model.config.bounded and len(prompt) > limit:
-                raise ModelError(f"prompt {index} has {len(prompt)} tokens and the encoder reads {limit}; shorten it")
-        elif len(prompt) >= limit:
-            raise ModelError(
-                f"prompt {index} has {len(prompt)} tokens and the model's context {limit}; "
-                "no room is left for an answer, so shorten it"
+        Raises:
+            ModelError: a model that cannot be paged, or a draft model of another vocabulary.
+            UsageError: `step_tokens` leaves no room for prompts; a draft model missing, or given for nothing.
+        """
+        check_pageable(model.config)
+        if isinstance(model, LanguageModel) and model.config.encoder_layers:
+            raise ModelError("half of a model was given: the decoder without its encoder; give both")
+        if settings.step_tokens <= settings.max_rows:
+            raise UsageError(
+                f"step_tokens {settings.step_tokens} leaves none for prompts beside max_rows {settings.max_rows}; "
+                "give more"
             )
+        self._model, self.settings, self._tokenizer = model, settings, tokenizer
+        self._decoder = decoder_of(model)
+        self._device = self._decoder.head_weight.device
+        self._runner = ModelRunner(self._decoder)
+        self.pool = BlockPool(settings.num_blocks, settings.block_size)
+        self.scheduler = Scheduler(
+            self.pool,
+            max_rows=settings.max_rows,
+            step_tokens=settings.step_tokens,
+            max_waiting=settings.max_waiting,
+        )
+        dtype = self._decoder.head_weight.dtype
+        with torch.inference_mode():
+            self._cache = PagedCache(
+                model.config,
+                num_blocks=settings.num_blocks,
+                block_size=settings.block_size,
+                dtype=dtype,
+                device=self._device,
+            )
+            window = Window(model.config, dtype=dtype, device=self._device, max_lanes=settings.max_rows)
+            memory = None
+            if isinstance(model, EncoderDecoder):
+                memory = MemoryLanes(model.config, dtype=dtype, device=self._device)
+        self._arranger = Arranger(self._cache, window, self._device, memory=memory)
+        self.speculator = self._make_speculator(draft)
+        """Who plans guesses; None without speculation."""
+        self._adapters = SeveralAdapters(model)
+        self._adapter_digests: dict[str, str] = {}
+        self._rows: dict[int, list[Row]] = {}
+        self._drawer = RowDrawer(self._device)
+        self._num_requests = self._num_rows = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a step would do anything."""
+        return self.scheduler.busy
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests, and answers sent back to wait, that no step has begun."""
+        return len(self.scheduler.waiting)
+
+    @property
+    def context(self) -> int:
+        """Longest prompt and answer together, in tokens; behind an encoder each of them alone."""
+        return self._model.config.max_positions
+
+    def submit(self, request: Request) -> int:
+        """Queue a request; return its number.
+
+        Raises:
+            DataError: an empty prompt, or an id beyond the vocabulary.
+            ModelError: the prompt fills the model's context, or is longer than an encoder reads.
+            ResourceError: the queue is full, or the cache too small for this request alone.
+            UnknownNameError: no adapter of the name asked for.
+            UsageError: no seed; stop strings without a tokenizer; a mask that allows nothing to begin with; an
+                encoder's text's log-probabilities.
+        """
+        check_request(
+            request,
+            self._model,
+            pool=self.pool,
+            adapters=self._adapter_digests,
+            has_tokenizer=self._tokenizer is not None,
+        )
+        vocab_size = self._model.config.vocab_size
+        number, self._num_requests = self._num_requests, self._num_requests + 1
+        limit = room_for(self._model, request.prompt, request.sampling.max_new_tokens)
+        start_token = self._model.config.start_token if isinstance(self._model, EncoderDecoder) else None
+        uniforms: list[list[float]] = draw_uniforms(request.seeds, limit).tolist()
+        rows = []
+        for answer, numbers in enumerate(uniforms):
+            row = Row(
+                request,
+                number=number,
+                answer=answer,
+                order=self._num_rows + answer,
+                limit=limit,
+                uniforms=numbers,
+                start_token=start_token,
+            )
+            if row.ask_mask() is not None or (row.mask is not None and row.mask.shape != (vocab_size,)):
+                raise UsageError(
+                    f"the request's mask failed, is not of {vocab_size} tokens, or allows none to begin with"
+                )
+            row.count(vocab_size, self._device)
+            row.salt = json.dumps([request.tenant, self._adapter_digests.get(request.adapter or "", "")])
+            row.text = None if self._tokenizer is None else TextStream(self._tokenizer)
+            rows.append(row)
+        rows[0].siblings = rows[1:]
+        self.scheduler.waiting.push(rows[0], request.tenant)
+        self._num_rows += len(rows)
+        self._rows[number] = rows
+        return number
+
+    def cancel(self, number: int) -> None:
+        """End a request at once and return its blocks; one that has ended or never was is no error."""
+        rows = self._rows.pop(number, [])
+        behind = {id(sibling) for row in rows for sibling in row.siblings}  # nowhere on their own yet
+        for row in rows:
+            if id(row) not in behind:
+                self.scheduler.remove(row)
+
+    @torch.inference_mode()
+    def step(self) -> list[NewToken]:
+        """Read and draw once; return what each answer got: a token, or several where guesses came true."""
+        plan = self.scheduler.plan()
+        if not plan.decoding and not plan.chunks:
+            return []
+        if isinstance(self._model, EncoderDecoder):
+            beginning = [chunk.row for chunk in plan.chunks if chunk.row.memory is None]
+            encode_rows(self._model, beginning, self._adapters)
+        if self.speculator is None:
+            return self._read_and_draw(plan)
+        began = self.speculator.clock()
+        plan = self.speculator.guess(plan)
+        news = self._read_and_draw(plan)
+        self.speculator.see(plan, news, self.speculator.clock() - began)
+        return news
+
+    def add_adapter(self, name: str, adapter: LowRankAdapter) -> None:
+        """Let requests name an adapter; those of several adapters, and of none, are answered in the same steps.
+
+        Raises:
+            UsageError: the name is taken, or empty.
+            ModelError: it belongs to another model.
+        """
+        if not name:
+            raise UsageError("an adapter without a name; give it one that requests can say")
+        self._adapters.add(name, adapter)
+        self._adapter_digests[name] = weights_digest(adapter.tensors())
+
+    def remove_adapter(self, name: str) -> None:
+        """Let an adapter go that no request in work names.
+
+        Raises:
+            UnknownNameError: there is none of this name.
+            UsageError: an answer in the making needs it.
+        """
+        if any(row.request.adapter == name for rows in self._rows.values() for row in rows):
+            raise UsageError(f"the adapter {name} is in use; remove it when its answers have ended")
+        self._adapters.remove(name)
+        del self._adapter_digests[name]
+
+    def replace_weights(self, source: dict[str, Tensor]) -> str:
+        """Put new weights in the place of the old; return their digest (`weights.py`).
+
+        Known prefixes are forgotten. Answers in the making keep their tokens and go on with the new weights: what they
+        hold is read again.
+
+        Raises:
+            ModelError: names or shapes differ (nothing has changed), or a tensor did not arrive.
+        """
+        digest = replace_weights(self._model, source)
+        repack(self._model)
+        self._runner.prepare()
+        self.scheduler.preempt_all()
+        self.pool.forget()
+        with torch.inference_mode():
+            self._cache.clear()
+            self._arranger.clear()
+        return digest
+
+    def _make_speculator(self, draft: LanguageModel | None) -> Speculator | None:
+        settings = self.settings
+        if (draft is not None) != (settings.speculation == "draft"):
+            raise UsageError(
+                f'speculation is "{settings.speculation}" and {"no" if draft is None else "a"} draft model was given; '
+                "give one where it is draft, and only there"
+            )
+        if settings.speculation == "off":
+            return None
+        proposer = (
+            NgramProposer()
+            if draft is None
+            else DraftProposer(
+                draft,
+                self.pool,
+                vocab_size=self._model.config.vocab_size,
+                max_rows=settings.max_rows,
+                step_tokens=settings.step_tokens,
+            )
+        )
+        return Speculator(
+            proposer,
+            self.scheduler,
+            most=settings.max_guesses,
+            step_tokens=settings.step_tokens,
+            on_cpu=self._device.type == "cpu",
+        )
+
+    def _read_and_draw(self, plan: Plan) -> list[NewToken]:
+        reading = self._arranger.prepare(plan)
+        scored = any(chunk.row.needs_prompt_scores for chunk in plan.chunks)
+        hidden_AD = self._read(plan, reading, every=scored)
+        if scored:
+            self._score_prompts(reading, hidden_AD)
+            hidden_AD = hidden_AD[reading.wanted_A]
+        drawing, places = self._rows_that_draw(plan)
+        if not drawing:
+            return []
+        return self._draw(drawing, self._runner.logits(hidden_AD if places is None else hidden_AD[places]))
+
+    def _read(self, plan: Plan, reading: Reading, *, every: bool) -> Tensor:
+        names = reading.adapters(plan) if self._adapter_digests else []
+        if not any(names):
+            return self._runner.read(reading, every=every)
+        self._adapters.route(names)
+        hidden_AD = self._runner.read(reading, every=every, by_modules=True)
+        self._adapters.route(())
+        return hidden_AD
+
+    def _rows_that_draw(self, plan: Plan) -> tuple[list[Row], Tensor | None]:
+        """Return the rows whose next token is due, and at which of the vectors read its logits are; None for one each.
+
+        A row with guesses comes once more for each, at once behind itself.
+        """
+        drawing = [row for row in plan.decoding for _ in range(1 + len(row.draft))]
+        places = list(range(len(drawing)))
+        place_of = {id(chunk.row): place for place, chunk in enumerate(plan.chunks, start=len(drawing))}
+        for leader in self.scheduler.note_read(plan):
+            begun, sources, targets = self.scheduler.fork(leader)
+            if targets:
+                self._cache.copy(sources, targets)
+            drawing += [leader, *begun]
+            places += [place_of[id(leader)]] * (1 + len(begun))
+        if not plan.chunks:
+            return drawing, None
+        return drawing, torch.tensor(places, dtype=torch.int64, device=self._device)
+
+    def _draw(self, rows: Sequence[Row], logits_BV: Tensor) -> list[NewToken]:
+        ahead = _count_repeats(rows)
+        drawn = self._drawer.draw(rows, ahead, logits_BV)
+        tops = self._drawer.tops(rows, logits_BV)
+        news: list[NewToken] = []
+        agrees = False
+        for row, guess, top, token, logprob, sampled in zip(
+            rows, ahead, tops, *(column.tolist() for column in drawn), strict=True
+        ):
+            if guess and not agrees:
+                continue  # drawn behind a wrong guess, or behind the end
+            news.append(self._settle(row, token, logprob, sampled, top))
+            agrees = news[-1].finish_reason is None and row.draft[guess : guess + 1] == [token]
+            if agrees:
+                self.scheduler.note_agreed(row)
+        return news
+
+    def _settle(self, row: Row, token: int, logprob: float, sampled: float, top: list[tuple[int, float]]) -> NewToken:
+        text, reason = row.push(token)
+        if reason is not None:
+            self.scheduler.remove(row)
+            rows = self._rows[row.number]
+            rows.remove(row)
+            if not rows:
+                del self._rows[row.number]
+        return NewToken(row.number, row.answer, token, logprob, sampled, top, text, reason, row.take_prompt_scores())
+
+    def _score_prompts(self, reading: Reading, hidden_ND: Tensor) -> None:
+        """Compute the log-probabilities of prompts whose requests ask for them; before the step is accounted for."""
+        for (row, _, end), start in zip(reading.chunks, reading.starts, strict=True):
+            if not row.needs_prompt_scores:
+                continue
+            targets = row.ids[row.num_cached + 1 : end + 1]
+            if not targets:  # the chunk is the prompt's last token alone
+                row.prompt_scores.append(([], []))
+                continue
+            target_T = torch.tensor(targets, device=self._device)
+            logprob_TV = self._runner.logits(hidden_ND[start : start + len(targets)]).log_softmax(dim=-1)
+            tops = top_logprobs(logprob_TV, torch.ones_like(logprob_TV[:, :1]), row.request.top_logprobs)
+            row.prompt_scores.append((logprob_TV.gather(-1, target_T.unsqueeze(-1)).squeeze(-1).tolist(), tops))
 
 
-def encode_text(tokenizer: Tokenizer, text: str, model: Writer) -> list[int]:
-    """Return a text as a prompt: to be continued, behind the mark of a beginning; to be read, before that of an end."""
-    mark, ids = tokenizer.reserved.end_of_text, tokenizer.encode(text)
-    return [*ids, mark] if isinstance(model, EncoderDecoder) else [mark, *ids]
-
-
-def decoder_of(model: Writer) -> LanguageModel:
-    """Return what writes the tokens."""
-    return model.decoder if isinstance(model, EncoderDecoder) else model
-
-
-def draw_uniforms(seeds: Sequence[int], count: int) -> Tensor:
-    """Return `count` numbers in [0, 1) for each seed, of 24 bits, each row from its own generator."""
-    return torch.stack([torch.rand(count, generator=torch_generator(seed, "sample")) for seed in seeds])
-
-
-def room_for(model: Writer, prompt: Sequence[int], new_tokens: int) -> int:
-    """Return how many tokens an answer may have: those asked for, or what the model's context leaves."""
-    if isinstance(model, LanguageModel):
-        return min(new_tokens, model.config.max_positions - len(prompt))
-    return min(new_tokens, model.config.max_positions) if model.config.bounded else new_tokens
-
-
-@torch.inference_mode()
-def prefill(model: Writer, prompts: Sequence[Sequence[int]], new_tokens: int) -> tuple[Tensor, KeyValueCache, Tensor]:
-    """Read each different prompt once; return for each row the next token's logits and position, and the cache."""
-    distinct: dict[tuple[int, ...], int] = {}
-    row_of = [distinct.setdefault(tuple(prompt), len(distinct)) for prompt in prompts]
-    batch = pad_left(list(distinct))
-    decoder = decoder_of(model)
-    reference = decoder.head_weight
-    tokens_BT, segments_BT = batch.tokens_BT.to(reference.device), batch.segments_BT.to(reference.device)
-    inputs: Inputs = {"segments_BT": segments_BT}
-    if isinstance(model, EncoderDecoder):
-        inputs = {"memory_BMD": model.encode(tokens_BT, segments_BT), "memory_segments_BM": segments_BT}
-        tokens_BT = torch.full_like(tokens_BT[:, :1], model.config.start_token)
-        segments_BT = torch.ones_like(tokens_BT)
-    cache = KeyValueCache(
-        model.config,
-        num_rows=len(distinct),
-        capacity=tokens_BT.shape[1] + new_tokens,
-        dtype=reference.dtype,
-        device=reference.device,
-    )
-    hidden_BTD = decoder.trunk(tokens_BT, cache=cache, **inputs)
-    logits_BV = decoder.logits(hidden_BTD[:, -1])
-    position_B = segments_BT.sum(dim=1)
-    if len(distinct) < len(prompts):
-        rows = torch.tensor(row_of, device=reference.device)
-        logits_BV, position_B = logits_BV[rows], position_B[rows]
-        cache.select(rows)
-    return logits_BV, cache, position_B
-
-
-@torch.inference_mode()
-def _generate_batch(
-    model: Writer,
-    prompts: Sequence[Sequence[int]],
-    sampling: Sampling,
-    seeds: Sequence[int],
-    stop_ids: Collection[int],
-    before_step: Callable[[], None] | None = None,
-) -> list[Completion]:
-    decoder = decoder_of(model)
-    device, exact = decoder.head_weight.device, torch.promote_types(decoder.head_weight.dtype, torch.float32)
-    num_rows = len(prompts)
-    limit_N = torch.tensor([room_for(model, prompt, sampling.max_new_tokens) for prompt in prompts], device=device)
-    steps = int(limit_N.max())
-    uniform_NM = draw_uniforms(seeds, steps).to(device)
-    is_stop_V = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)
-    is_stop_V[sorted(stop_ids)] = True
-
-    token_NM = torch.zeros((num_rows, steps), dtype=torch.int64, device=device)
-    logprob_NM = torch.zeros((num_rows, steps), dtype=exact, device=device)
-    sampled_logprob_NM = torch.zeros_like(logprob_NM)
-    length_N = torch.zeros(num_rows, dtype=torch.int64, device=device)
-
-    logits_BV, cache, position_B = prefill(model, prompts, steps)
-    running_B = torch.arange(num_rows, device=device)
-    alive_B = torch.ones(num_rows, dtype=torch.bool, device=device)
-    for step in range(steps):
-        if before_step is not None:
-            before_step()
-        drawn = sample_tokens(logits_BV, uniform_NM[running_B, step], sampling)
-        token_NM[running_B, step] = drawn.token_B
-        logprob_NM[running_B, step] = drawn.logprob_B
-        sampled_logprob_NM[running_B, step] = drawn.sampled_logprob_B
-        length_N[running_B] += alive_B
-        alive_B &= ~is_stop_V[drawn.token_B] & (length_N[running_B] < limit_N[running_B])
-        num_alive = int(alive_B.sum())
-        if num_alive == 0:
-            break
-        token_B = drawn.token_B
-        if num_alive < COMPACT_BELOW * len(alive_B):
-            kept = alive_B.nonzero().squeeze(-1)
-            running_B, alive_B, token_B, position_B = running_B[kept], alive_B[kept], token_B[kept], position_B[kept]
-            cache.select(kept)
-        # A row that has ended but not left yet runs on unheeded; its position must stay one that exists.
-        at_BT = position_B.clamp(max=model.config.max_positions - 1).unsqueeze(-1)
-        logits_BV = decoder(token_B.unsqueeze(-1), positions_BT=at_BT, cache=cache)[:, -1]
-        position_B = position_B + 1
-
-    stopped_N = is_stop_V[token_NM.gather(1, length_N.unsqueeze(-1) - 1).squeeze(-1)].tolist()
-    columns = (token_NM.tolist(), logprob_NM.tolist(), sampled_logprob_NM.tolist(), length_N.tolist(), stopped_N)
-    return [
-        Completion(tokens[:length], logprobs[:length], sampled[:length], "stop" if stopped else "length")
-        for tokens, logprobs, sampled, length, stopped in zip(*columns, strict=True)
-    ]
+def _count_repeats(rows: Sequence[Row]) -> list[int]:
+    """Return for each row how often it has come before; a row's places lie together."""
+    counts: list[int] = []
+    for place, row in enumerate(rows):
+        counts.append(counts[-1] + 1 if place and rows[place - 1] is row else 0)
+    return counts

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sanbai.generation.request import EndReason, PromptLogprobs, Request, TopLogprobs
-from sanbai.generation.streaming import StopStrings
+from sanbai.generation.stop_strings import StopStrings
 from sanbai.model.paged_memory import Memory
 from sanbai.text.stream import TextStream
 

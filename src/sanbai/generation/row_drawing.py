@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sanbai.generation.drawing import Rules, bend, collect_rules, draw, top_logprobs
+from sanbai.generation.drawing import Rules, SampledTokens, bend, collect_rules, draw, top_logprobs
 from sanbai.generation.row import Row
-from sanbai.generation.sampling import SampledTokens
 
 
 class RowDrawer:

@@ -19,7 +19,7 @@ from sanbai.data.mixtures import InstructionMixture, InstructionTask
 from sanbai.evaluation.answers import Contestant, chat_contestant, transcript_contestant
 from sanbai.foundation.artifacts import Artifact
 from sanbai.foundation.seeds import derive_seed, python_random
-from sanbai.generation.engine import generate
+from sanbai.generation.answering import generate
 from sanbai.generation.sampling import Sampling
 from sanbai.lab.bench import Bench, shape
 from sanbai.lab.trials import Phenomenon

@@ -26,7 +26,7 @@ from sanbai.foundation.device import rows_to_fill
 from sanbai.model.block import Block
 from sanbai.model.config import Mask
 from sanbai.model.heads import LanguageModel
-from sanbai.model.packed import PackedLinear, first_packed, fused_linear
+from sanbai.model.packed import PackedLinear, fused_linear
 from sanbai.model.paged import Pages
 from sanbai.model.rotary import Rotation, rotate, rotation
 
@@ -47,6 +47,12 @@ class _Layer(NamedTuple):
     up: nn.Module
     down: nn.Module
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether all its matrices have a form for one row."""
+        matrices = (self.qkv, self.out, self.up, self.down, *(() if self.gate is None else (self.gate,)))
+        return all(isinstance(each, PackedLinear) and each.by_rows for each in matrices)
+
 
 class FusedStep:
     """A model's weights as they stand; make a new one after they have changed."""
@@ -56,10 +62,10 @@ class FusedStep:
         trunk = model.trunk
         self._trunk, self._config = trunk, model.config
         self._dtype = model.head_weight.dtype
-        packed = first_packed(model)
-        self._by_rows = packed is not None and packed.by_rows
-        dtypes = {self._dtype, torch.float32} if self._by_rows else {self._dtype}
-        self._layers = {dtype: self._layers_in(dtype) for dtype in dtypes}
+        self._layers = {self._dtype: self._layers_in(self._dtype)}
+        self._by_rows = all(layer.by_rows for layer in self._layers[self._dtype][0])
+        if self._by_rows:
+            self._layers[torch.float32] = self._layers_in(torch.float32)
 
     def __call__(self, token_N: Tensor, position_N: Tensor, pages: Pages, wanted_A: Tensor | None = None) -> Tensor:
         """Return hidden_AW after the last norm, in the model's precision or, of a single token, in float32.
@@ -80,7 +86,7 @@ class FusedStep:
     ) -> Tensor:
         config, trunk = self._config, self._trunk
         x_NW = trunk.embed(trunk.token_embedding(token_N).unsqueeze(1), position_N.unsqueeze(1), {})[:, 0].to(dtype)
-        pages.prepare(config, self._dtype, None)
+        pages.prepare(config, self._dtype)
         turn = None
         if config.positions == "rotary":
             turn = rotation(

@@ -13,7 +13,7 @@ float32 gains nothing, so only bfloat16 is packed. For decoding alone: no gradie
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -151,21 +151,23 @@ def can_pack(weight: Tensor) -> bool:
     )
 
 
-def pack_linears(model: nn.Module, bits: Bits = 16) -> None:
+def pack_linears(model: nn.Module, bits: Bits = 16, *, besides: Collection[nn.Parameter] = ()) -> None:
     """Replace a model's linear layers where packing gains.
 
     Args:
         model: changed.
         bits: of a weight.
+        besides: weights that stay as they are.
 
     Raises:
         ModelError: fewer than 16 bits where nothing can be packed, or in a shape that has no such form.
     """
+    kept = set(map(id, besides))
     linears = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if isinstance(child, nn.Linear)
+        if isinstance(child, nn.Linear) and id(child.weight) not in kept
     ]
     by_rows = can_multiply_rows() and (bits < 16 or not _packed_comes_faster([child.weight for *_, child in linears]))
     for parent, name, child in linears:

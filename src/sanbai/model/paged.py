@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from sanbai.foundation.errors import ModelError
+from sanbai.model.adapters.prompts import KeysAndValues
 from sanbai.model.attention import attention
 from sanbai.model.config import Mask, ModelConfig
-from sanbai.model.mask import position_mask
+from sanbai.model.mask import position_mask, prefix_mask
 from sanbai.model.paged_memory import StepMemory
 from sanbai.model.relative import RelativeBias
 from sanbai.model.window import Window
@@ -114,13 +115,26 @@ class Pages:
     """What an encoder has read, for a model that follows one."""
     drafted: bool = False
     """Whether a chunk goes on behind a token of the D, which must then lie in the blocks in the same pass."""
+    _prefix: KeysAndValues | None = field(default=None, init=False)
     _place_A: Tensor = field(init=False)
     _window_masks: dict[Mask, Tensor] = field(default_factory=dict, init=False)
     _chunk_masks: dict[Mask, list[Tensor]] = field(default_factory=dict, init=False)
     _new: list[Tensor] = field(default_factory=list, init=False)
 
-    def prepare(self, config: ModelConfig, dtype: torch.dtype, relative_bias: RelativeBias | None) -> None:
+    def prepare(
+        self,
+        config: ModelConfig,
+        dtype: torch.dtype,
+        relative_bias: RelativeBias | None = None,
+        prefix: KeysAndValues | None = None,
+    ) -> None:
         """Compute what the layers share: masks, and places in the window.
+
+        Args:
+            config: of the model.
+            dtype: of the chunks' scores.
+            relative_bias: of a model that has such positions.
+            prefix: learned keys and values before those of every text.
 
         Raises:
             ModelError: the model looks ahead.
@@ -129,13 +143,18 @@ class Pages:
 
         def mask_of(kind: Mask, position_RT: Tensor, num_keys: int, dtype: torch.dtype) -> Tensor:
             band_width = config.band_width if kind == "banded" else None
-            mask_R1TS = position_mask(position_RT, num_keys, dtype, band_width=band_width)
-            if relative_bias is None:
-                return mask_R1TS
-            ahead_RTS = torch.arange(num_keys, device=position_RT.device) - position_RT.unsqueeze(-1)
-            return mask_R1TS + relative_bias.of(ahead_RTS).permute(0, 3, 1, 2).to(dtype)
+            mask_RHTS = position_mask(position_RT, num_keys, dtype, band_width=band_width)
+            if relative_bias is not None:
+                ahead_RTS = torch.arange(num_keys, device=position_RT.device) - position_RT.unsqueeze(-1)
+                mask_RHTS = mask_RHTS + relative_bias.of(ahead_RTS).permute(0, 3, 1, 2).to(dtype)
+            if prefix is None:
+                return mask_RHTS
+            num_virtual = prefix[0][0].shape[2]
+            before = prefix_mask(num_virtual, position_RT + num_virtual, dtype, band_width=band_width)
+            return torch.cat((before.expand(*mask_RHTS.shape[:-1], -1), mask_RHTS), dim=-1)
 
         self._new.clear()
+        self._prefix = prefix
         if self.num_decoding:
             self._place_A = self.window.places(self.position_D)
         for kind in dict.fromkeys(config.masks):
@@ -168,7 +187,7 @@ class Pages:
         parts, D = [], self.num_decoding
         if D:
             self._new.append(kv_NMK[:D])
-            k, v = self.window.write(layer, self._place_A, kv_NMK[:D])
+            k, v = self._behind_prefix(layer, *self.window.write(layer, self._place_A, kv_NMK[:D]))
             q_DH1K = q_NHK[:D].unsqueeze(2).to(k.dtype)
             parts.append(attention(q_DH1K, k, v, self._window_masks[kind], scaled=scaled).to(q_NHK.dtype))
         if self.chunks:
@@ -179,9 +198,18 @@ class Pages:
         first, parts = 0 if self.drafted else self.num_decoding, []
         self.cache.write(layer, self.slot_N[first:], kv_NMK[first:])
         for chunk, mask_R1TS in zip(self.chunks, self._chunk_masks[kind], strict=True):
-            k, v = self.cache.read(layer, chunk.block_RM)
+            k, v = self._behind_prefix(layer, *self.cache.read(layer, chunk.block_RM))
             parts.append(chunk.unpad(attention(chunk.pad(q_NHK).to(k.dtype), k, v, mask_R1TS, scaled=scaled)))
         return [part.to(q_NHK.dtype) for part in parts]
+
+    def _behind_prefix(self, layer: int, k_RGSK: Tensor, v_RGSK: Tensor) -> tuple[Tensor, Tensor]:
+        if self._prefix is None:
+            return k_RGSK, v_RGSK
+        k, v = (
+            torch.cat((learned.to(own.dtype).expand(len(own), -1, -1, -1), own), dim=2)
+            for learned, own in zip(self._prefix[layer], (k_RGSK, v_RGSK), strict=True)
+        )
+        return k, v
 
     def look_at_memory(self, layer: int, q_NH1K: Tensor, *, scaled: bool) -> Tensor:
         """Return out_NH1K, each query's average over what an encoder has read for its text."""

@@ -163,7 +163,7 @@ class Transformer(nn.Module):
         num_new, num_keys = positions_BT.shape[1], segments_BS.shape[1]
         masks, pages = {}, inputs.get("pages")
         if pages is not None:
-            pages.prepare(config, dtype, self.relative_bias)
+            pages.prepare(config, dtype, self.relative_bias, prefix)
         for kind in dict.fromkeys(config.masks) if pages is None else ():
             masks[kind] = additive_mask(
                 num_new,
@@ -201,7 +201,7 @@ class Transformer(nn.Module):
             else memory_mask(segments_BT, memory_segments_BM, dtype),
             reports=inputs.get("reports"),
             generator=inputs.get("generator"),
-            prefix=prefix,
+            prefix=prefix if pages is None else None,
             pages=pages,
         )
 
@@ -213,8 +213,6 @@ class Transformer(nn.Module):
         if cache is not None and "full" in self.config.masks:
             raise ModelError("a cache was given to a model whose positions look ahead; give it the whole text at once")
         pages = inputs.get("pages")
-        if pages is not None and self.prompt is not None:
-            raise ModelError("learned positions before each text have no blocks yet; `generate` may serve this model")
         if inputs.get("branches_BT") is not None:
             by_place = self.config.positions == "relative" or "banded" in self.config.masks
             if by_place or inputs.get("positions_BT") is None:

@@ -22,7 +22,8 @@ from sanbai.foundation.files import JsonlWriter, canonical_json, read_jsonl
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, python_random
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import decoding_precision, generate
+from sanbai.generation.answering import generate
+from sanbai.generation.precision import decoding_precision
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
 from sanbai.text.chat_template import encode_prompt

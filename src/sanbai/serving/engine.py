@@ -22,8 +22,9 @@ from sanbai.feedback.store import Store
 from sanbai.foundation.device import give_back_memory
 from sanbai.foundation.errors import DataError, ModelError, SanbaiError, UsageError
 from sanbai.foundation.workspace import Workspace
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings, decoding_copy
+from sanbai.generation.engine import ContinuousEngine, EngineSettings
 from sanbai.generation.grammar import GrammarTokenizer
+from sanbai.generation.precision import decoding_copy
 from sanbai.generation.request import NewToken, Request
 from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.heads import LanguageModel

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from sanbai.foundation.recipe import RecipeSection
-from sanbai.generation.continuous import DecodingPrecision, Speculation
+from sanbai.generation.engine import Speculation
+from sanbai.generation.precision import DecodingPrecision
 from sanbai.generation.sampling import Sampling
 
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from sanbai.generation.engine import Completion
+from sanbai.generation.answering import Completion
 from sanbai.training.rollouts import Readings, Rollouts
 
 Minibatch = TypeVar("Minibatch")

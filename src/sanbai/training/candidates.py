@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sanbai.foundation.device import Compute
 from sanbai.foundation.seeds import derive_seed
-from sanbai.generation.engine import Completion, decoding_precision, generate
+from sanbai.generation.answering import Completion, generate
+from sanbai.generation.precision import decoding_precision
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
 from sanbai.text.tokenizer import Tokenizer

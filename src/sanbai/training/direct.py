@@ -36,7 +36,8 @@ from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, torch_generator
 from sanbai.foundation.stage import Stage
-from sanbai.generation.engine import decoding_precision, generate
+from sanbai.generation.answering import generate
+from sanbai.generation.precision import decoding_precision
 from sanbai.generation.sampling import Sampling
 from sanbai.model.adapters.adapter import Adapted
 from sanbai.model.adapters.recipe import AdapterRecipe

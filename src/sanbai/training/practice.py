@@ -16,7 +16,8 @@ from sanbai.data.packing import Cursor, Items, PackedBatch, PackedBatches
 from sanbai.foundation.device import Compute
 from sanbai.foundation.recipe import RecipeSection
 from sanbai.foundation.seeds import derive_seed, numpy_generator
-from sanbai.generation.engine import decoding_precision, generate
+from sanbai.generation.answering import generate
+from sanbai.generation.precision import decoding_precision
 from sanbai.generation.sampling import Sampling
 from sanbai.model.heads import LanguageModel
 from sanbai.objectives.kl import kl_estimate

@@ -23,7 +23,7 @@ from sanbai.foundation.device import Compute
 from sanbai.foundation.errors import ModelError
 from sanbai.foundation.parallel import map_parts
 from sanbai.foundation.recipe import RecipeSection
-from sanbai.generation.engine import Completion, batches_of
+from sanbai.generation.answering import Completion, batches_of
 from sanbai.generation.weights import weights_digest
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.text.tokenizer import Tokenizer

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sanbai.foundation.device import Compute, autocast
 from sanbai.foundation.parallel import map_parts
-from sanbai.generation.engine import Completion
+from sanbai.generation.answering import Completion
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.objectives.kl import kl_estimate
 from sanbai.objectives.language import entropy, token_logprobs

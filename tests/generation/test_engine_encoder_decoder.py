@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.generation.plainly import write_plainly
 from tests.generation.test_encoder_decoder import STOP, TIE, WRITERS, make_sources, open_both, pad
 from tests.generation.test_schedules import check_accounts
-from tests.model.families import VOCABULARY, Family
+from tests.model.families import Family
 
 from sanbai.foundation.errors import ModelError, UsageError
-from sanbai.generation.answering import answer_all, generate_continuously
-from sanbai.generation.continuous import ContinuousEngine, EngineSettings
-from sanbai.generation.engine import generate
+from sanbai.generation.answering import answer_all, generate
+from sanbai.generation.engine import ContinuousEngine, EngineSettings
 from sanbai.generation.request import Answer, Request
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.speculation import Experience, Gauge
@@ -109,7 +109,7 @@ def test_answers_are_those_of_isolated_runs_under_random_schedules(config: Model
         assert (engine.pool.num_used, engine.pool.num_findable) == (0, 0)
         for number, (request, answers) in asked.items():
             prompts = [request.prompt] * len(answers)
-            alone = generate(model, prompts, request.sampling, seeds=request.seeds, stop_ids=STOP)
+            alone = write_plainly(model, prompts, request.sampling, seeds=request.seeds, stop_ids=STOP)
             for answer, other in zip(answers, alone, strict=True):
                 if number not in ended:
                     assert answer.finish_reason == other.finish_reason
@@ -155,7 +155,7 @@ def test_new_weights_are_read_with_again() -> None:
         engine.step()
     (after,) = answer_all(engine, [request])[0]
     for model, answer in ((old, before), (new, after)):
-        (alone,) = generate(model, [[9, 8, 7]], request.sampling, seeds=[3], stop_ids=())
+        (alone,) = write_plainly(model, [[9, 8, 7]], request.sampling, seeds=[3], stop_ids=())
         assert answer.tokens == alone.tokens
     assert before.tokens != after.tokens
 
@@ -173,22 +173,13 @@ def test_limits_are_the_encoders_and_prompts_have_no_log_probabilities() -> None
         ContinuousEngine(make_model(ROTARY).decoder, engine.settings)
 
 
-def test_batches_are_answered_as_generate_does() -> None:
-    model, dice = make_model(T5), random.Random(3)
-    prompts = [[dice.randrange(5, VOCABULARY - 40) for _ in range(dice.randint(1, 9))] for _ in range(7)] * 2
-    sampling = Sampling(top_p=0.9, max_new_tokens=9)
-    ours = generate_continuously(model, prompts, sampling, seeds=range(14), stop_ids=STOP, batch_size=5)
-    theirs = generate(model, prompts, sampling, seeds=range(14), stop_ids=STOP)
-    assert [(one.tokens, one.finish_reason) for one in ours] == [(one.tokens, one.finish_reason) for one in theirs]
-
-
 def test_texts_do_not_compete_for_the_encoders_experts() -> None:
     experts = ExpertsConfig(num_experts=4, evaluation_capacity_factor=1.0)
     model = make_model(ROTARY.model_copy(update={"sparse_layers": "all", "experts": experts}))
     sampling = Sampling(max_new_tokens=12)
     dice = random.Random(1)
     sources = [[dice.randrange(5, 61) for _ in range(9)] for _ in range(6)]
-    together = generate_continuously(model, sources, sampling, seeds=range(6), stop_ids=STOP)
+    together = generate(model, sources, sampling, seeds=range(6), stop_ids=STOP)
     for place, source in enumerate(sources):
-        (alone,) = generate_continuously(model, [source], sampling, seeds=[place], stop_ids=STOP)
+        (alone,) = generate(model, [source], sampling, seeds=[place], stop_ids=STOP)
         assert alone.tokens == together[place].tokens
