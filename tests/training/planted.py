@@ -236,11 +236,9 @@ FAULTS = (
     Fault(
         12,
         "the sampler reports log-probabilities at temperature 1",
-        "generation/sampling.py",
-        "logprob_BV = torch.log_softmax(logits_BV / sampling.temperature, dim=-1)\n"
-        "    weight_BV = truncate(logprob_BV.exp(),",
-        "logprob_BV = torch.log_softmax(logits_BV, dim=-1)\n"
-        "    weight_BV = truncate((logits_BV / sampling.temperature).softmax(-1),",
+        "generation/drawing.py",
+        "logprob_B1 = raw_BV.gather(-1, token_B1)",
+        "logprob_B1 = logits_BV.log_softmax(dim=-1).gather(-1, token_B1)",
         _ROLLOUTS + "test_trap_12_the_samplers_logprobs_are_the_trainers",
     ),
     Fault(

@@ -125,7 +125,7 @@ def test_trap_03_a_cut_answer_pays_once_whatever_its_prompt_holds(
 
 
 def test_trap_04_the_longest_answer_that_ended_by_itself_is_not_cut(model: LanguageModel, compute: Compute) -> None:
-    """The model's context cuts a short answer beside a long one that ended."""
+    """The model's context cuts a short answer beside a long one that ended, be it with the last token it may have."""
     recipe = RECIPE.model_copy(update={"max_new_tokens": 55})
     prompts = [[0, 3, 141, 4]] * 6 + [[0, 3, *[141] * 59, 4]]  # the last leaves room for two tokens
     rollouts = sample(model, prompts, recipe, compute, ending_with(range(6, 36)), seed=3)
@@ -136,6 +136,10 @@ def test_trap_04_the_longest_answer_that_ended_by_itself_is_not_cut(model: Langu
     assert (lengths[-1], reasons[-1]) == (2, "length")
     found = weigh(unread(rollouts, 0.0), recipe, kl_coef=recipe.kl_coef)
     assert found.reward_NR.sum(1).tolist() == [0.0 if reason == "stop" else -1.0 for reason in reasons]
+    just_enough = recipe.model_copy(update={"max_new_tokens": max(lengths)})
+    again = sample(model, prompts, just_enough, compute, ending_with(range(6, 36)), seed=3)
+    assert again.responses == rollouts.responses
+    assert [each.finish_reason for each in again.completions] == reasons
 
 
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
