@@ -29,8 +29,10 @@ LEARNING = 5 * FLOAT
 LOGIT_BYTES = 2 + 5 * FLOAT
 #: Rows of logits at a time in `chunked_next_token_loss`, and bytes each number takes there.
 CHUNK, CHUNK_BYTES = 1024, 2 + 3 * FLOAT
-#: A cache from which rows are taken is there beside the half of it (keys, then values) that is being copied.
-CACHE_COPY = 1.5
+#: Keys and values lie in the cache's blocks and in the engine's window, whose former room is there while it grows.
+CACHE_COPIES = 3
+#: A whole model's products are packed for a CPU: for many rows, and for one (`model/packed.py`).
+PACKED = 2 * 2
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def direct_memory(model: Aligned, recipe: DirectRecipe, *, max_answers: int) -> 
         num_copies=1,
         num_frozen=0,
         activations=tokens * activation_bytes(model, length=row) + logits,
-        answering=CACHE_COPY * cache_bytes(model, rows=rows, length=length) + decoder_bytes(model),
+        answering=CACHE_COPIES * cache_bytes(model, rows=rows, length=length) + decoder_bytes(model),
     )
 
 
@@ -225,11 +227,13 @@ def cache_bytes(model: Aligned, *, rows: int, length: int) -> float:
 
 
 def decoder_bytes(model: Aligned) -> float:
-    """Return what decoding in half precision has of its own: a copy of whatever is not stored so."""
+    """Return what decoding in half precision has of its own: a copy of whatever is not stored so, packed for a CPU."""
     if model.product_bytes == FLOAT:
         return 0.0
-    shared = 0 if model.is_whole else count_products(model.shape)
-    return 2.0 * (count_parameters(model.shape).total - shared) + (0 if model.is_whole else 2.0 * model.learned())
+    total, products = count_parameters(model.shape).total, count_products(model.shape)
+    if model.is_whole:
+        return 2.0 * total + (PACKED * products if model.compute.device == "cpu" else 0)
+    return 2.0 * (total - products) + 2.0 * model.learned()  # the base is in half precision already, and not packed
 
 
 def _practice_bytes(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens: int) -> float:
@@ -252,7 +256,7 @@ def _update_bytes(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens: 
 def _rollout_bytes(model: Aligned, recipe: PracticeRecipe, *, max_prompt_tokens: int) -> float:
     """Return what sampling answers holds beside the policy."""
     length = max_prompt_tokens + recipe.max_new_tokens
-    return CACHE_COPY * cache_bytes(model, rows=recipe.rollout_rows, length=length) + decoder_bytes(model)
+    return CACHE_COPIES * cache_bytes(model, rows=recipe.rollout_rows, length=length) + decoder_bytes(model)
 
 
 def _stage(
