@@ -19,8 +19,9 @@ and right, the same positions given to both, real positions compared. A number i
 float32 and then in float64; ✓ says that every number written was read back, bit for bit; – that there is nothing to
 compare.
 
-- *Cache*: decoding in steps against the reference's full pass. *Import*: the reference's folder, whole and sharded.
-  *Export*: transformers loads our folder without a missing or surplus tensor.
+- *Cache*: what the engine thinks of each next token, read and written in steps, against the reference's full pass.
+  *Import*: the reference's folder, whole and sharded. *Export*: transformers loads our folder without a missing or
+  surplus tensor.
 - In float64 the references' root-mean-square norms, which compute in float32 whatever they are given, are replaced by
   torch's, and Switch's router is told to. What stays near 1e-7 there is what a reference still computes in float32:
   GPT-Neo's scores, rotary tables, Mixtral's router, the loss of causal models.

@@ -11,7 +11,6 @@ from torch import Tensor
 from sanbai.foundation.errors import ModelError, RecipeError
 from sanbai.foundation.recipe import validate_recipe
 from sanbai.model.block import ACTIVATIONS
-from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
 from sanbai.model.encoder_decoder import EncoderDecoder
 from sanbai.model.experts import ExpertsConfig, RouterReport
@@ -76,16 +75,6 @@ def test_a_prefix_is_seen_from_everywhere_and_what_follows_only_from_behind() ->
     ]  # fmt: skip
 
 
-def test_a_prefix_read_at_once_can_be_continued_from_a_cache() -> None:
-    config = config_of(masks=("prefix",))
-    model = randomised(LanguageModel(config)).requires_grad_(requires_grad=False)
-    tokens, prefix = random_tokens(2, 9), (torch.arange(9) < 5).long().expand(2, -1)
-    cache = KeyValueCache(config, num_rows=2, capacity=9, dtype=torch.float64)
-    parts = [model(tokens[:, :6], prefix_BT=prefix[:, :6], cache=cache)]
-    parts += [model(tokens[:, place : place + 1], cache=cache) for place in range(6, 9)]
-    torch.testing.assert_close(torch.cat(parts, 1), model(tokens, prefix_BT=prefix), rtol=0, atol=1e-12)
-
-
 @pytest.mark.parametrize("distinct", [1, 2])
 def test_shared_layers_are_the_same_blocks_in_turn(distinct: int) -> None:
     shared = randomised(Transformer(config_of(distinct_layers=distinct)))
@@ -98,15 +87,6 @@ def test_shared_layers_are_the_same_blocks_in_turn(distinct: int) -> None:
     tokens = random_tokens(2, 7)
     assert len(shared.blocks) == distinct
     torch.testing.assert_close(shared(tokens), spelt_out(tokens), rtol=0, atol=0)
-
-
-def test_shared_layers_keep_a_cache_each() -> None:
-    config = config_of(distinct_layers=1)
-    model = randomised(LanguageModel(config)).requires_grad_(requires_grad=False)
-    tokens = random_tokens(2, 8)
-    cache = KeyValueCache(config, num_rows=2, capacity=8, dtype=torch.float64)
-    found = torch.cat([model(tokens[:, :3], cache=cache), model(tokens[:, 3:], cache=cache)], dim=1)
-    torch.testing.assert_close(found, model(tokens), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -179,23 +159,7 @@ def test_texts_packed_in_one_row_are_written_as_if_each_were_alone(positions: st
     torch.testing.assert_close(packed, alone, rtol=0, atol=1e-12)
 
 
-def test_rows_of_a_cache_keep_what_was_read() -> None:
-    model = make_pair()
-    read, written = random_tokens(3, 9), random_tokens(3, 6, seed=3)
-    real = torch.tensor([[1] * 9, [1] * 4 + [0] * 5, [0] * 2 + [1] * 7])
-    cache = KeyValueCache(model.config, num_rows=3, capacity=6, dtype=torch.float64)
-    model(read, written[:, :4], segments_BM=real, cache=cache)
-    rows = torch.tensor([2, 0, 2])
-    found = model.decoder(written[rows, 4:], cache=cache.select(rows))
-    expected = model(read[rows], written[rows], segments_BM=real[rows])[:, 4:]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
-
-
 def test_what_cannot_be_is_refused_in_one_line() -> None:
-    reader = Transformer(config_of(masks=("full",)))
-    cache = KeyValueCache(reader.config, num_rows=1, capacity=9)
-    with pytest.raises(ModelError, match="a cache was given to a model whose positions look ahead"):
-        reader(random_tokens(1, 3), cache=cache)
     with pytest.raises(ModelError, match="memory missing; a model of this shape wants an encoder's result"):
         Transformer(config_of(encoder_layers=1))(random_tokens(1, 3))
     with pytest.raises(ModelError, match="untie"):

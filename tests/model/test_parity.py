@@ -8,7 +8,8 @@ tables, a router or the loss are still float32 in the reference, 1e-6.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from tests.model.families import (
     FAMILIES,
+    VOCABULARY,
     Batch,
     Family,
     ask_ours,
@@ -32,7 +34,10 @@ from tests.model.families import (
 )
 from torch import Tensor
 
-from sanbai.model.cache import KeyValueCache
+from sanbai.generation.answering import answer_all
+from sanbai.generation.engine import ContinuousEngine, EngineSettings
+from sanbai.generation.request import Request
+from sanbai.generation.sampling import Sampling
 from sanbai.model.hugging_face import load_model, save_model
 
 transformers = pytest.importorskip("transformers")
@@ -42,6 +47,7 @@ SIDE = pytest.mark.parametrize("side", ["left", "right"])
 DTYPE = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
 Check = Callable[[str, Tensor, Tensor], None]
+EVERYTHING = torch.ones(VOCABULARY, dtype=torch.bool)
 
 
 @pytest.fixture
@@ -120,30 +126,46 @@ def test_gradients(family: Family, side: str, dtype: torch.dtype, check: Check, 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family.writes], ids=lambda family: family.name)
 @SIDE
-def test_cache(family: Family, side: str, check: Check, tmp_path: Path) -> None:
-    theirs, ours = pair(family, tmp_path, torch.float32)
+@DTYPE
+def test_cache(family: Family, side: str, dtype: torch.dtype, check: Check, tmp_path: Path) -> None:
+    theirs, ours = pair(family, tmp_path, dtype)
     batch = ragged_batch(side)
+    if family.encodes:
+        first = (batch.written_real.cumsum(1) == 1) & batch.written_real.bool()
+        batch = replace(batch, written=batch.written.masked_fill(first, ours.config.start_token))
     with torch.no_grad():
-        expected = reference_outputs(ask_reference(family, theirs, batch))
-        found = decode_by_steps(family, ours, batch)
-    check("logits", real_outputs(family, (found,), batch), real_outputs(family, expected, batch))
+        (expected,) = reference_outputs(ask_reference(family, theirs, batch))
+    real = (batch.written_real if family.encodes else batch.real).bool()
+    check("log-probabilities", decode_by_steps(family, ours, batch), expected[real].log_softmax(dim=-1))
 
 
 def decode_by_steps(family: Family, model: Any, batch: Batch) -> Tensor:
-    """Three tokens at once, then two, then one at a time."""
-    tokens, real = (batch.written, batch.written_real) if family.encodes else (batch.tokens, batch.real)
-    length = tokens.shape[1]
-    cache = KeyValueCache(model.config, num_rows=len(tokens), capacity=length)
-    parts = []
-    for start, end in [(0, 3), (3, 5), *((place, place + 1) for place in range(5, length))]:
-        new, segments = tokens[:, start:end], real[:, start:end]
-        if not family.encodes:
-            parts.append(model(new, segments_BT=segments, cache=cache))
-        elif start == 0:
-            parts.append(model(batch.tokens, new, segments_BM=batch.real, decoder_segments_BT=segments, cache=cache))
-        else:
-            parts.append(model.decoder(new, segments_BT=segments, cache=cache))
-    return torch.cat(parts, dim=1)
+    """Let the engine read the texts' first three tokens, two a step, and write the rest as given; return what it thinks
+    of each next token."""
+    settings = EngineSettings(num_blocks=32, block_size=4, max_rows=4, step_tokens=5)
+    engine = ContinuousEngine(model, settings)
+    requests = []
+    for row, real in enumerate(batch.real):
+        text = batch.tokens[row, real.bool()].tolist()
+        prompt, rest = text[:3], text[3:]
+        if family.encodes:
+            prompt, rest = text, batch.written[row, batch.written_real[row].bool()].tolist()[1:]
+
+        def as_given(answer: Sequence[int], rest: Sequence[int] = rest) -> Tensor:
+            return torch.arange(VOCABULARY) == rest[len(answer)] if len(answer) < len(rest) else EVERYTHING
+
+        sampling = Sampling(temperature=0.0, max_new_tokens=len(rest) + 1)
+        requests.append(
+            Request(
+                prompt=prompt, sampling=sampling, seeds=[0], mask=as_given, top_logprobs=VOCABULARY,
+                prompt_logprobs=not family.encodes,
+            )
+        )  # fmt: skip
+    answers = [answer for (answer,) in answer_all(engine, requests)]
+    thought = [top for answer in answers for top in [*(answer.prompt.top if answer.prompt else ()), *answer.top]]
+    return torch.tensor(
+        [[logprob for _, logprob in sorted(top)] for top in thought], dtype=next(model.parameters()).dtype
+    )
 
 
 def test_the_page_has_a_row_for_every_family_and_none_failed() -> None:

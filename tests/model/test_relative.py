@@ -36,8 +36,9 @@ def test_the_class_of_a_distance_is_t5s(num_buckets: int, max_distance: int, bid
     assert max(found) < num_buckets
 
 
-def test_the_bias_of_new_positions_is_the_last_rows_of_the_whole() -> None:
+def test_the_bias_of_two_positions_is_that_of_their_distance() -> None:
     config = ModelConfig(positions="relative", relative_buckets=8, relative_distance=12)
     bias = RelativeBias(config)
-    assert bias(9, 9).shape == (1, config.num_heads, 9, 9)
-    assert torch.equal(bias(2, 9), bias(9, 9)[:, :, 7:])
+    assert bias(9).shape == (1, config.num_heads, 9, 9)
+    for query, key in ((0, 8), (5, 5), (8, 1)):
+        assert torch.equal(bias(9)[0, :, query, key], bias.of(torch.tensor(key - query)))

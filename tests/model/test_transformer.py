@@ -8,7 +8,6 @@ import torch
 from sanbai.foundation import device
 from sanbai.foundation.errors import ModelError, RecipeError
 from sanbai.foundation.recipe import validate_recipe
-from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel, ScalarModel
 from sanbai.model.presets import PRESETS
@@ -95,37 +94,10 @@ def test_padding_changes_no_gradient(config: ModelConfig) -> None:
         torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-9, atol=1e-9)
 
 
-@CONFIGS
-def test_cached_decoding_is_the_full_pass(config: ModelConfig) -> None:
-    model = make_model(config).requires_grad_(requires_grad=False)
-    tokens = random_tokens(3, 30)
-    real = torch.tensor([[1] * 30, [0] * 4 + [1] * 26, [0] * 9 + [1] * 21])
-    expected = model(tokens, segments_BT=real)
-    cache = KeyValueCache(config, num_rows=3, capacity=30, dtype=torch.float64)
-    found = []
-    for start, end in [(0, 10), (10, 15), *((place, place + 1) for place in range(15, 30))]:
-        found.append(model(tokens[:, start:end], segments_BT=real[:, start:end], cache=cache))
-    torch.testing.assert_close(torch.cat(found, 1)[real.bool()], expected[real.bool()], rtol=0, atol=1e-12)
-
-
-def test_rows_of_a_cache_can_be_dropped_and_repeated() -> None:
-    model = make_model(LLAMA).requires_grad_(requires_grad=False)
-    tokens = random_tokens(3, 12)
-    cache = KeyValueCache(LLAMA, num_rows=3, capacity=12, dtype=torch.float64)
-    model(tokens[:, :8], cache=cache)
-    rows = torch.tensor([2, 0, 2])
-    found = model(tokens[rows, 8:], cache=cache.select(rows))
-    assert cache.num_rows == 3
-    torch.testing.assert_close(found, model(tokens[rows])[:, 8:], rtol=0, atol=1e-12)
-
-
 def test_what_does_not_fit_is_refused() -> None:
     model = make_model(LLAMA).requires_grad_(requires_grad=False)
     with pytest.raises(ModelError, match="257 positions given to a model of 256"):
         model(random_tokens(1, 257))
-    cache = KeyValueCache(LLAMA, num_rows=1, capacity=4, dtype=torch.float64)
-    with pytest.raises(ModelError, match="a cache of 4 positions was asked to hold 5"):
-        model(random_tokens(1, 5), cache=cache)
     with pytest.raises(RecipeError, match="num_kv_heads 4 does not divide num_heads 6"):
         validate_recipe(ModelConfig, {"num_kv_heads": 4}, source="recipe")
 

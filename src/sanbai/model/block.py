@@ -1,10 +1,10 @@
 """One block: attention, attention to an encoder, feed-forward or experts, each beside a residual path with its norm.
 
 Which of them and of what kind is `ModelConfig`'s to say. Departures from the usual code: query, key and value are one
-projection, and what all blocks need in a pass (masks, rotation, cache) is computed once and handed down as a `Pass`.
+projection, and what all blocks need in a pass (masks, rotation) is computed once and handed down as a `Pass`.
 
-Shapes: B rows, T new positions, S positions with cached ones, M positions of an encoder's result, D width, H query
-heads, G key-value heads, P = H + 2 G projected heads, K head width.
+Shapes: B rows, T positions, M positions of an encoder's result, D width, H query heads, G key-value heads, P = H + 2 G
+projected heads, K head width.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from sanbai.model.adapters.prompts import KeysAndValues
 from sanbai.model.attention import attention
-from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import FeedForwardKind, Mask, ModelConfig
 from sanbai.model.experts import Experts, RouterReport
 from sanbai.model.norm import make_norm
@@ -46,9 +45,8 @@ class Pass:
     real_BT: Tensor
     """False on padding, which no expert reads."""
     masks: Mapping[Mask, Tensor]
-    """mask_BHTS by kind, first axes perhaps 1."""
+    """mask_BHTT by kind, first axes perhaps 1."""
     turn: Rotation | None
-    cache: KeyValueCache | None
     memory_BMD: Tensor | None
     memory_mask_B1TM: Tensor | None
     reports: list[RouterReport] | None
@@ -56,9 +54,9 @@ class Pass:
     prefix: KeysAndValues | None = None
     """Learned keys and values before those of the text; the masks count them."""
     kept: list[tuple[Tensor, Tensor]] | None = None
-    """Gets each layer's new keys and values appended."""
+    """Gets each layer's keys and values appended."""
     pages: Pages | None = None
-    """Where rows of one token find the keys and values of their texts, in the place of masks and cache."""
+    """Where rows of one token find the keys and values of their texts, in the place of masks."""
 
 
 class Attention(nn.Module):
@@ -75,7 +73,7 @@ class Attention(nn.Module):
             self.query_norm, self.key_norm = (make_norm(config, config.head_width) for _ in range(2))
 
     def forward(self, x_BTD: Tensor, layer: int, shared: Pass) -> Tensor:
-        """Mix positions; writes the new keys and values into the cache if there is one."""
+        """Mix positions."""
         B, T, _ = x_BTD.shape
         H, G = self.config.num_heads, self.config.num_kv_heads
         qkv_BTPK = self.qkv(x_BTD).view(B, T, H + 2 * G, self.config.head_width)
@@ -88,8 +86,6 @@ class Attention(nn.Module):
             qk_BTPK = rotate(qk_BTPK, shared.turn)
         q_BHTK, k_BGTK = qk_BTPK.transpose(1, 2).split((H, G), dim=1)
         k, v = k_BGTK, v_BTGK.transpose(1, 2)
-        if shared.cache is not None:
-            k, v = shared.cache.write(layer, k, v)
         if shared.kept is not None:
             shared.kept.append((k, v))
         if shared.prefix is not None:
@@ -125,19 +121,15 @@ class CrossAttention(nn.Module):
         self.out = nn.Linear(H * K, config.width, bias=config.has_bias("out"))
 
     def forward(self, x_BTD: Tensor, layer: int, shared: Pass) -> Tensor:
-        """Mix in what the encoder saw; a cache keeps its keys and values."""
+        """Mix in what the encoder saw."""
         q_BHTK = self.query(x_BTD).unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
         scaled = self.config.scaled_attention
         if shared.pages is not None:
             mixed_BHTK = shared.pages.look_at_memory(layer, q_BHTK, scaled=scaled)
         else:
-            memory = None if shared.cache is None else shared.cache.memory.get(layer)
-            if memory is None:
-                assert shared.memory_BMD is not None
-                memory = self.project(shared.memory_BMD)
-            if shared.cache is not None:
-                shared.cache.memory[layer] = memory
+            assert shared.memory_BMD is not None
             assert shared.memory_mask_B1TM is not None
+            memory = self.project(shared.memory_BMD)
             mixed_BHTK = attention(q_BHTK, *memory, shared.memory_mask_B1TM, scaled=scaled, causal=False)
         out_BTD: Tensor = self.out(mixed_BHTK.transpose(1, 2).flatten(2))
         return out_BTD

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from sanbai.model.block import Block
-from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
 from sanbai.model.experts import RouterReport
 from sanbai.model.heads import LanguageModel
@@ -61,7 +60,6 @@ class EncoderDecoder(nn.Module):
         *,
         segments_BM: Tensor | None = None,
         decoder_segments_BT: Tensor | None = None,
-        cache: KeyValueCache | None = None,
         reports: list[RouterReport] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
@@ -72,8 +70,6 @@ class EncoderDecoder(nn.Module):
             decoder_tokens_BT: what is written, shifted right: the first is T5's padding id.
             segments_BM: by default one text a row; 0 is padding.
             decoder_segments_BT: a segment sees the segment of its number in what is read.
-            cache: positions written before. Later passes of a decoding call `decoder` alone: the cache holds what was
-                read.
             reports: gets what each sparse layer's router did appended, the encoder's first.
             generator: of the experts' jitter and dropout in training; by default torch's own.
         """
@@ -82,7 +78,6 @@ class EncoderDecoder(nn.Module):
             segments_BT=decoder_segments_BT,
             memory_BMD=self.encode(tokens_BM, segments_BM, reports=reports, generator=generator),
             memory_segments_BM=segments_BM,
-            cache=cache,
             reports=reports,
             generator=generator,
         )

@@ -1,13 +1,13 @@
 """Who may look at whom: within a segment, and there as the layer's kind of mask says.
 
-One rule serves packed training rows (segments 1, 2, ... are documents), padded batches on either side (real tokens are
-segment 1, padding is segment 0) and cached decoding. Padding sees padding, never a real token, and no real token sees
-padding: no row of attention is ever empty, so nothing is NaN, and padding cannot reach a real number.
+One rule serves packed training rows (segments 1, 2, ... are documents) and padded batches on either side (real tokens
+are segment 1, padding is segment 0). Padding sees padding, never a real token, and no real token sees padding: no row
+of attention is ever empty, so nothing is NaN, and padding cannot reach a real number.
 
 A segment may be a tree: its branch 0 is seen by all that comes later in it, branches 1, 2, ... by themselves alone.
 
-Shapes: B or R rows, T new positions (queries), S visible positions (keys; S = T without a cache, and the last T of S
-are the new ones), M positions of an encoder.
+Shapes: B or R rows, T positions (queries), S positions that are looked at (keys; S = T within a text), M positions of
+an encoder.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from sanbai.model.config import Mask
 
 
 def additive_mask(
-    num_queries: int,
-    segments_BS: Tensor,
+    segments_BT: Tensor,
     dtype: torch.dtype,
     *,
     kind: Mask = "causal",
@@ -31,33 +30,30 @@ def additive_mask(
     """Return 0 where a query may look and -inf elsewhere, to be added to attention scores.
 
     Args:
-        num_queries: T; the queries are the last T of the S positions.
-        segments_BS: the segment of each position, cached ones first.
+        segments_BT: the segment of each position.
         dtype: of the scores.
         kind: `ModelConfig.masks` says what each means.
         band_width: positions that a query of a banded layer sees, its own among them.
-        prefix_BT: true on the new positions that are prefix; cached ones lie behind every query and need no saying.
-        branches_BT: the branch of each new position within its segment; cached ones are branch 0, by default all are.
+        prefix_BT: true on the positions that are prefix.
+        branches_BT: the branch of each position within its segment; by default all are branch 0.
 
     Returns:
-        mask_B1TS, the head axis open for broadcasting.
+        mask_B1TT, the head axis open for broadcasting.
     """
-    num_keys = segments_BS.shape[1]
-    key_S = torch.arange(num_keys, device=segments_BS.device)
-    query_T1 = key_S[num_keys - num_queries :, None]
-    hidden_BTS = segments_BS[:, num_keys - num_queries :, None] != segments_BS[:, None, :]
+    key_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    query_T1 = key_T.unsqueeze(-1)
+    hidden_BTT = segments_BT[:, :, None] != segments_BT[:, None, :]
     if kind != "full":
-        future_TS = key_S > query_T1
+        future_TT = key_T > query_T1
         if kind == "prefix" and prefix_BT is not None:
-            prefix_BS = torch.nn.functional.pad(prefix_BT.bool(), (num_keys - num_queries, 0))
-            future_TS = future_TS & ~prefix_BS[:, None, :]
-        hidden_BTS = hidden_BTS | future_TS
+            future_TT = future_TT & ~prefix_BT.bool()[:, None, :]
+        hidden_BTT = hidden_BTT | future_TT
     if kind == "banded":
-        hidden_BTS = hidden_BTS | (key_S <= query_T1 - band_width)
+        hidden_BTT = hidden_BTT | (key_T <= query_T1 - band_width)
     if branches_BT is not None:
-        key_B1S = torch.nn.functional.pad(branches_BT, (num_keys - num_queries, 0))[:, None, :]
-        hidden_BTS = hidden_BTS | ((key_B1S != 0) & (key_B1S != branches_BT[:, :, None]))
-    return _additive(hidden_BTS, dtype)
+        key_B1T = branches_BT[:, None, :]
+        hidden_BTT = hidden_BTT | ((key_B1T != 0) & (key_B1T != branches_BT[:, :, None]))
+    return _additive(hidden_BTT, dtype)
 
 
 def memory_mask(segments_BT: Tensor, memory_segments_BM: Tensor, dtype: torch.dtype) -> Tensor:
@@ -102,15 +98,15 @@ def position_mask(position_RT: Tensor, num_keys: int, dtype: torch.dtype, *, ban
     return _additive(hidden_RTS, dtype)
 
 
-def positions_in_segments(segments_BS: Tensor) -> Tensor:
+def positions_in_segments(segments_BT: Tensor) -> Tensor:
     """Return each position's distance from the first position of its segment (segments are contiguous runs).
 
     Two runs count as one segment only when they touch; padding counts too, harmlessly.
     """
-    index_S = torch.arange(segments_BS.shape[1], device=segments_BS.device)
-    starts_BS = torch.ones_like(segments_BS, dtype=torch.bool)
-    starts_BS[:, 1:] = segments_BS[:, 1:] != segments_BS[:, :-1]
-    return index_S - torch.where(starts_BS, index_S, 0).cummax(dim=1).values
+    index_T = torch.arange(segments_BT.shape[1], device=segments_BT.device)
+    starts_BT = torch.ones_like(segments_BT, dtype=torch.bool)
+    starts_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return index_T - torch.where(starts_BT, index_T, 0).cummax(dim=1).values
 
 
 def _additive(hidden_BTS: Tensor, dtype: torch.dtype) -> Tensor:

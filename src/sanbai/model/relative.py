@@ -3,7 +3,7 @@
 Distances fall into classes: half of them hold one distance each, the others grow by powers up to a last one. One table
 serves every layer of a stack.
 
-Shapes: T queries, S keys (the last T of them belong to the queries), H heads.
+Shapes: T positions, H heads.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class RelativeBias(nn.Module):
         self.table = nn.Embedding(config.relative_buckets, config.num_heads)
         self.bidirectional, self.distance = config.bidirectional, config.relative_distance
 
-    def forward(self, num_queries: int, num_keys: int) -> Tensor:
-        """Return bias_1HTS. A segment is one run of positions, so distances in the row are distances in the text."""
-        key_S = torch.arange(num_keys, device=self.table.weight.device)
-        ahead_TS = key_S - key_S[num_keys - num_queries :, None]
-        return self.of(ahead_TS).permute(2, 0, 1).unsqueeze(0)
+    def forward(self, num_positions: int) -> Tensor:
+        """Return bias_1HTT. A segment is one run of positions, so distances in the row are distances in the text."""
+        place_T = torch.arange(num_positions, device=self.table.weight.device)
+        ahead_TT = place_T - place_T.unsqueeze(-1)
+        return self.of(ahead_TT).permute(2, 0, 1).unsqueeze(0)
 
     def of(self, ahead: Tensor) -> Tensor:
         """Return the bias of each distance (key's position less query's), the heads as its last axis."""

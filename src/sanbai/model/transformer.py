@@ -7,8 +7,7 @@ cast.
 Initialisation is GPT-2's: normal with standard deviation 0.02, divided by sqrt(2 layers) in the projections that write
 into the residual stream, norms 1, biases 0; experts have a rule of their own.
 
-Shapes: B rows, T new positions, S positions with cached ones, M positions of an encoder's result, D width, E embedding
-width.
+Shapes: B rows, T positions, M positions of an encoder's result, D width, E embedding width.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from torch import Tensor, nn
 from sanbai.foundation.errors import ModelError
 from sanbai.model.adapters.prompts import KeysAndValues, Prefix, VirtualTokens
 from sanbai.model.block import Block, Pass, product_dtype
-from sanbai.model.cache import KeyValueCache
 from sanbai.model.config import ModelConfig
 from sanbai.model.experts import Experts, RouterReport
 from sanbai.model.mask import additive_mask, memory_mask, positions_in_segments, prefix_mask
@@ -52,11 +50,9 @@ class Inputs(TypedDict, total=False):
     branches_BT: Tensor | None
     """Branches of segments that are trees (see `mask.py`); the positions must then be given too. By default none."""
     memory_BMD: Tensor | None
-    """An encoder's result, for the blocks to look at; a cache keeps it from its first pass on."""
+    """An encoder's result, for the blocks to look at."""
     memory_segments_BM: Tensor | None
     """Its segments; by default all one."""
-    cache: KeyValueCache | None
-    """Positions read before; the new ones are added. Their segments continue the old ones'."""
     pages: Pages | None
     """Of a step over many texts, each row one token of one of them; its position must then be given too."""
     reports: list[RouterReport] | None
@@ -99,29 +95,25 @@ class Transformer(nn.Module):
             **inputs: see `Inputs`.
 
         Raises:
-            ModelError: the context is longer than `max_positions`, or than the cache; a cache for a model that looks
-                ahead; nothing to look at for one that follows an encoder.
+            ModelError: the context is longer than `max_positions`; nothing to look at for a model that follows an
+                encoder.
         """
-        cache = inputs.get("cache")
         self._check_inputs(tokens_BT, inputs)
         segments_BT = inputs.get("segments_BT")
         if segments_BT is None:
             segments_BT = torch.ones_like(tokens_BT)
-        segments_BS = segments_BT if cache is None else cache.append_segments(segments_BT)
         positions_BT = inputs.get("positions_BT")
         if positions_BT is None:
-            positions_BT = positions_in_segments(segments_BS)[:, -tokens_BT.shape[1] :]
+            positions_BT = positions_in_segments(segments_BT)
         prefix = None
         if self.prompt is not None:
             positions_BT = positions_BT + self.prompt.num_positions
             prefix = self.prompt(self.read_vectors)
 
         x_BTD = self.embed(self.token_embedding(tokens_BT), positions_BT, inputs)
-        shared = self._share(segments_BS, positions_BT, inputs, product_dtype(x_BTD), prefix)
+        shared = self._share(segments_BT, positions_BT, inputs, product_dtype(x_BTD), prefix)
         for layer in range(self.config.num_layers):
             x_BTD = self.blocks[layer % len(self.blocks)](x_BTD, layer, shared)
-        if cache is not None:
-            cache.advance(tokens_BT.shape[1])
         hidden_BTD: Tensor = self.norm(x_BTD)
         return hidden_BTD
 
@@ -152,7 +144,7 @@ class Transformer(nn.Module):
 
     def _share(
         self,
-        segments_BS: Tensor,
+        segments_BT: Tensor,
         positions_BT: Tensor,
         inputs: Inputs,
         dtype: torch.dtype,
@@ -160,14 +152,12 @@ class Transformer(nn.Module):
     ) -> Pass:
         """Compute once what all blocks need."""
         config = self.config
-        num_new, num_keys = positions_BT.shape[1], segments_BS.shape[1]
         masks, pages = {}, inputs.get("pages")
         if pages is not None:
             pages.prepare(config, dtype, self.relative_bias, prefix)
         for kind in dict.fromkeys(config.masks) if pages is None else ():
             masks[kind] = additive_mask(
-                num_new,
-                segments_BS,
+                segments_BT,
                 dtype,
                 kind=kind,
                 band_width=config.band_width,
@@ -175,7 +165,7 @@ class Transformer(nn.Module):
                 branches_BT=inputs.get("branches_BT"),
             )
             if self.relative_bias is not None:
-                masks[kind] = masks[kind] + self.relative_bias(num_new, num_keys).to(dtype)
+                masks[kind] = masks[kind] + self.relative_bias(segments_BT.shape[1]).to(dtype)
             if prefix is not None:
                 band_width = config.band_width if kind == "banded" else None
                 before = prefix_mask(prefix[0][0].shape[2], positions_BT, dtype, band_width=band_width)
@@ -189,13 +179,14 @@ class Transformer(nn.Module):
                 dtype=dtype,
                 scaling=config.rope_scaling,
             )
-        segments_BT, memory_segments_BM = segments_BS[:, -num_new:], _memory_segments(inputs)
+        memory_BMD, memory_segments_BM = inputs.get("memory_BMD"), inputs.get("memory_segments_BM")
+        if memory_BMD is not None and memory_segments_BM is None:
+            memory_segments_BM = torch.ones(memory_BMD.shape[:2], dtype=torch.int64, device=memory_BMD.device)
         return Pass(
             real_BT=segments_BT != 0,
             masks=masks,
             turn=turn,
-            cache=inputs.get("cache"),
-            memory_BMD=inputs.get("memory_BMD"),
+            memory_BMD=memory_BMD,
             memory_mask_B1TM=None
             if memory_segments_BM is None
             else memory_mask(segments_BT, memory_segments_BM, dtype),
@@ -206,19 +197,15 @@ class Transformer(nn.Module):
         )
 
     def _check_inputs(self, tokens_BT: Tensor, inputs: Inputs) -> None:
-        cache, num_new = inputs.get("cache"), tokens_BT.shape[1]
-        # A cached batch is padded to a common length, so only its capacity can be checked without looking at the rows.
-        if self.config.bounded and cache is None and num_new > self.config.max_positions:
-            raise ModelError(f"{num_new} positions given to a model of {self.config.max_positions}; shorten the input")
-        if cache is not None and "full" in self.config.masks:
-            raise ModelError("a cache was given to a model whose positions look ahead; give it the whole text at once")
+        length = tokens_BT.shape[1]
+        if self.config.bounded and length > self.config.max_positions:
+            raise ModelError(f"{length} positions given to a model of {self.config.max_positions}; shorten the input")
         pages = inputs.get("pages")
         if inputs.get("branches_BT") is not None:
             by_place = self.config.positions == "relative" or "banded" in self.config.masks
             if by_place or inputs.get("positions_BT") is None:
                 raise ModelError("branches need explicit positions, and a model without relative biases or bands")
-        given = inputs.get("memory_BMD") is not None or (cache is not None and cache.memory_segments_BM is not None)
-        given = given or (pages is not None and pages.memory is not None)
+        given = inputs.get("memory_BMD") is not None or (pages is not None and pages.memory is not None)
         if given != bool(self.config.encoder_layers):
             wanted = "an encoder's result" if self.config.encoder_layers else "none"
             raise ModelError(f"memory {'given' if given else 'missing'}; a model of this shape wants {wanted}")
@@ -241,15 +228,3 @@ class Transformer(nn.Module):
         for module in self.modules():
             if isinstance(module, Experts):
                 module.initialise(generator)
-
-
-def _memory_segments(inputs: Inputs) -> Tensor | None:
-    """Return the segments of an encoder's result, given now or kept by the cache, which keeps them from here on."""
-    memory_BMD, segments_BM, cache = inputs.get("memory_BMD"), inputs.get("memory_segments_BM"), inputs.get("cache")
-    if memory_BMD is not None and segments_BM is None:
-        segments_BM = torch.ones(memory_BMD.shape[:2], dtype=torch.int64, device=memory_BMD.device)
-    if cache is None:
-        return segments_BM
-    if segments_BM is not None:
-        cache.memory_segments_BM = segments_BM
-    return cache.memory_segments_BM
