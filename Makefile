@@ -15,6 +15,9 @@ quickstart: $(VENV)/.core ## make an assistant from nothing on the tiny world, t
 
 setup: $(VENV)/.test ## make .venv and install the package, editable, with what its tests need
 
+# Workers share the cores: with more threads than these, kernels wait for one another far longer than they compute.
+test check-long: export OMP_NUM_THREADS := 1
+
 test: setup browser check ## lint, types, import layers and tests
 	$(BIN)/python -m pytest -m "not long and not browser" --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest -m "browser and not long"

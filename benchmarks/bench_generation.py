@@ -1,7 +1,7 @@
 """Generation beside transformers in one run: tokens a second of process time, medians of interleaved repeats.
 
-Random weights of one shape, exported and read by transformers, so both do the same work; one thread. `batched` is
-`generation.engine.generate`, `continuous` the engine of `generation.continuous`.
+Random weights of one shape, exported and read by transformers, so both do the same work; one thread. `continuous` is
+the engine of `generation/engine.py`; where all prompts are known beforehand, with the copy that it decodes with.
 
 Cases (`--only`): `decode` (12m, 1, 16 and 64 rows), `large` (124m, one row, beside the time that reading the weights
 once takes; int8 and int4 weights beside bfloat16), `prefix` (9 answers to each of 16 prompts), `mixed` (64 requests at
@@ -116,13 +116,10 @@ def writing(model: LanguageModel, rows: int, precision: DecodingPrecision) -> Ca
     return continuous
 
 
-def decode(model: LanguageModel, peer: Peer, rows: int, precision: Precision) -> dict[str, Callable[[], Any]]:
+def decode(model: LanguageModel, peer: Peer, rows: int, precision: DecodingPrecision) -> dict[str, Callable[[], Any]]:
     """`rows` prompts, greedy."""
-    prompts = make_prompts(model.config.vocab_size, rows, PROMPT)
-    sampling = Sampling(temperature=0.0, max_new_tokens=NEW_TOKENS)
     return {
-        "transformers": partial(peer.answer, prompts, NEW_TOKENS),
-        "batched": partial(generate, model, prompts, sampling, seeds=range(rows), stop_ids=(), precision=precision),
+        "transformers": partial(peer.answer, make_prompts(model.config.vocab_size, rows, PROMPT), NEW_TOKENS),
         "continuous": writing(model, rows, precision),
     }
 
@@ -150,7 +147,7 @@ def large(model: LanguageModel, peer: Peer) -> dict[str, Callable[[], Any]]:
 
 
 def shared_prefix(
-    model: LanguageModel, peer: Peer, prompts: int, copies: int, precision: Precision
+    model: LanguageModel, peer: Peer, prompts: int, copies: int, precision: DecodingPrecision
 ) -> dict[str, Callable[[], Any]]:
     """`copies` answers of 32 tokens to each of some prompts of 200, drawn."""
     texts = make_prompts(model.config.vocab_size, prompts, 200)
@@ -159,7 +156,6 @@ def shared_prefix(
     ours: dict[str, Any] = {"seeds": range(len(rows)), "stop_ids": (), "batch_size": len(rows), "precision": precision}
     return {
         "transformers": partial(peer.answer, texts, 32, copies=copies, draw=True),
-        "batched": partial(generate, model, rows, sampling, **ours),
         "continuous": partial(generate, model, rows, sampling, **ours),
     }
 
@@ -180,7 +176,7 @@ class Clock:
 
 
 def mixed(
-    model: LanguageModel, peer: Peer, count: int, precision: Precision
+    model: LanguageModel, peer: Peer, count: int, precision: DecodingPrecision
 ) -> tuple[int, dict[str, Callable[[], float]]]:
     """Requests of 1 to 256 new tokens come at random while the machine works; return their tokens, and the runs."""
     dice = random.Random(1)
@@ -231,7 +227,7 @@ def mismatch(model: LanguageModel) -> float:
 
 
 def prepare_case(
-    case: str, device: str, precision: Precision, rows: Sequence[int]
+    case: str, device: str, precision: DecodingPrecision, rows: Sequence[int]
 ) -> list[tuple[str, int, Mapping[str, Callable[[], Any]]]]:
     """Return what a case measures: a name, how many tokens, and who makes them."""
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32

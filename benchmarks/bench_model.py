@@ -48,7 +48,7 @@ def training_step(model: LanguageModel, rows: int, length: int, precision: torch
     model.zero_grad(set_to_none=True)
 
 
-def decode(model: LanguageModel, rows: int, precision: Precision, new_tokens: int) -> list[Completion]:
+def decode(model: LanguageModel, rows: int, precision: DecodingPrecision, new_tokens: int) -> list[Completion]:
     prompts = torch.randint(0, model.config.vocab_size, (rows, 80), generator=torch_generator(1)).tolist()
     sampling = Sampling(max_new_tokens=new_tokens)
     return generate(model, prompts, sampling, seeds=range(rows), stop_ids=(), batch_size=rows, precision=precision)
@@ -87,7 +87,7 @@ def main() -> None:
     for name, seconds in medians(steps, repeats=arguments.repeats, threads=arguments.threads).items():
         print(f"{name:32} {arguments.rows * arguments.length / seconds:10,.0f} tokens/s")
     for rows in (1, 16, 64, 128):
-        precisions: tuple[Precision, ...] = ("stored", "bfloat16")
+        precisions: tuple[DecodingPrecision, ...] = ("stored", "bfloat16")
         runs = {
             f"{name} {tokens}": partial(decode, model, rows, name, tokens) for name in precisions for tokens in (1, 33)
         }
