@@ -22,6 +22,7 @@ from typing import Self
 import pytest
 import torch
 
+from sanbai.generation import stems
 from sanbai.generation.engine import ContinuousEngine, EngineSettings
 from sanbai.generation.request import Answer, Request, Shaping
 from sanbai.generation.sampling import Sampling, draw_uniforms
@@ -252,8 +253,13 @@ def run_schedules(seeds: Sequence[int], dtype: torch.dtype, make_engine: MakeEng
     return total
 
 
+@pytest.mark.parametrize("worth", [1, stems.WORTH])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_answers_are_those_of_isolated_runs_under_any_schedule(dtype: torch.dtype) -> None:
+def test_answers_are_those_of_isolated_runs_under_any_schedule(
+    dtype: torch.dtype, worth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Be what texts begin with together read once for all of them, or in each one's lane."""
+    monkeypatch.setattr(stems, "WORTH", worth)
     assert run_schedules(range(100), dtype).tokens > 1000
 
 

@@ -46,6 +46,7 @@ from sanbai.model.heads import LanguageModel
 from sanbai.model.packed import repack
 from sanbai.model.paged import PagedCache, check_pageable
 from sanbai.model.paged_memory import MemoryLanes
+from sanbai.model.stems import can_have_stems
 from sanbai.model.window import Window
 from sanbai.text.stream import TextStream
 from sanbai.text.tokenizer import Tokenizer
@@ -124,11 +125,15 @@ class ContinuousEngine:
                 dtype=dtype,
                 device=self._device,
             )
-            window = Window(model.config, dtype=dtype, device=self._device, max_lanes=settings.max_rows)
+            window, stems = (
+                Window(model.config, dtype=dtype, device=self._device, max_lanes=settings.max_rows) for _ in range(2)
+            )
             memory = None
             if isinstance(model, EncoderDecoder):
                 memory = MemoryLanes(model.config, dtype=dtype, device=self._device)
-        self._arranger = Arranger(self._cache, window, self._device, memory=memory)
+        self._arranger = Arranger(
+            self._cache, window, self._device, stems=stems if can_have_stems(model.config) else None, memory=memory
+        )
         self.speculator = self._make_speculator(draft)
         """Who plans guesses; None without speculation."""
         self._adapters = SeveralAdapters(model)

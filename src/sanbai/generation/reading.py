@@ -14,8 +14,10 @@ from torch import Tensor
 
 from sanbai.generation.row import Row
 from sanbai.generation.scheduler import Chunk, Plan
+from sanbai.generation.stems import Stems
 from sanbai.model.paged import Chunks, PagedCache, Pages
 from sanbai.model.paged_memory import Memory, MemoryLanes, StepMemory, put_together
+from sanbai.model.stems import StepStems
 from sanbai.model.window import Window
 
 
@@ -43,10 +45,25 @@ class Arranger:
     """Prepares steps, and keeps the window in the order of the decoding rows."""
 
     def __init__(
-        self, cache: PagedCache, window: Window, device: torch.device, *, memory: MemoryLanes | None = None
+        self,
+        cache: PagedCache,
+        window: Window,
+        device: torch.device,
+        *,
+        stems: Window | None = None,
+        memory: MemoryLanes | None = None,
     ) -> None:
-        """Begin with nobody in the window; `memory` where the rows have an encoder's result."""
+        """Begin with nobody in the window.
+
+        Args:
+            cache: the blocks.
+            window: of the rows that read one token.
+            device: of all tensors.
+            stems: a window of what rows begin with together, where the model can read it apart.
+            memory: where the rows have an encoder's result.
+        """
         self._cache, self._window, self._device, self._memory = cache, window, device, memory
+        self._stem_window, self._stems = stems, Stems(cache.block_size)
         self._leases: list[object] = []
         self._filled: list[int] = []  # positions that each lane holds
 
@@ -66,13 +83,15 @@ class Arranger:
         slots = [row.blocks[at // size] * size + at % size for row, start, end in ranges for at in range(start, end)]
         self._show(plan.decoding)
         position_N1 = self._tensor(positions).unsqueeze(-1)
+        in_lanes = [row.num_cached - self._stems.start(lane) for lane, row in enumerate(plan.decoding)]
         pages = Pages(
             cache=self._cache,
             window=self._window,
             slot_N=self._tensor(slots),
-            position_D=position_N1[: len(plan.decoding), 0],
+            position_D=self._tensor(in_lanes),
             chunks=[self._pad(group, starts[chunks.index(group[0])]) for group in groups],
             memory=None if self._memory is None else _memories(self._memory, plan.decoding, groups),
+            stems=self._step_stems(),
             drafted=bool(plan.drafts),
         )
         return Reading(
@@ -88,6 +107,9 @@ class Arranger:
         """Forget the window's contents."""
         self._leases, self._filled = [], []
         self._window.clear()
+        self._stems.clear()
+        if self._stem_window is not None:
+            self._stem_window.clear()
         if self._memory is not None:
             self._memory.clear()
 
@@ -121,20 +143,48 @@ class Arranger:
             for at in range(filled, rows[lane].num_cached)
         ]
         self._leases, self._filled = leases, [row.num_cached + 1 for row in rows]
+        self._show_stems(rows, new)
+        size, starts = self._cache.block_size, [self._stems.start(lane) for lane in range(len(rows))]
         if rows:
-            self._window.fit(len(rows), max(row.num_cached for row in rows) + 1)
-        if new:
-            size = self._cache.block_size
-            lane_R = self._tensor(new)
-            block_RM = self._table([rows[lane].blocks[: -(-rows[lane].num_cached // size)] for lane in new])
-            for layer in range(self._cache.num_layers):
-                self._window.load(layer, lane_R, *self._cache.read(layer, block_RM))
+            self._window.fit(
+                len(rows), max(row.num_cached - start for row, start in zip(rows, starts, strict=True)) + 1
+            )
+        self._load(
+            self._window,
+            new,
+            [rows[lane].blocks[starts[lane] // size : -(-rows[lane].num_cached // size)] for lane in new],
+        )
         if behind:  # guesses that came true were written into the blocks alone
-            size = self._cache.block_size
             slots = [rows[lane].blocks[at // size] * size + at % size for lane, at in behind]
-            lanes, positions = zip(*behind, strict=True)
             kept = self._cache.read_slots(self._tensor(slots))
+            lanes, positions = [lane for lane, _ in behind], [at - starts[lane] for lane, at in behind]
             self._window.place(self._tensor(lanes), self._tensor(positions), kept)
+
+    def _show_stems(self, rows: Sequence[Row], new: Sequence[int]) -> None:
+        if self._stem_window is None:
+            return
+        places, stems = self._stems.show(rows, new), self._stems.in_place
+        if stems:
+            self._stem_window.fit(len(stems), max(len(stem.blocks) for stem in stems) * self._cache.block_size)
+        self._load(self._stem_window, places, [stems[place].blocks for place in places])
+
+    def _step_stems(self) -> StepStems | None:
+        stems = self._stems.in_place
+        if self._stem_window is None or not stems:
+            return None
+        members: dict[int, list[int]] = {id(stem): [] for stem in stems}
+        for lane, stem in enumerate(self._stems.of_lane):
+            if stem is not None:
+                members[id(stem)].append(lane)
+        lengths = [len(stem.blocks) * self._cache.block_size for stem in stems]
+        return StepStems(self._stem_window, lengths, list(members.values()))
+
+    def _load(self, window: Window, lanes: Sequence[int], tables: Sequence[Sequence[int]]) -> None:
+        """Fill lanes from blocks."""
+        if any(tables):
+            lane_R, block_RM = self._tensor(lanes), self._table(tables)
+            for layer in range(self._cache.num_layers):
+                window.load(layer, lane_R, *self._cache.read(layer, block_RM))
 
     def _table(self, tables: Sequence[Sequence[int]]) -> Tensor:
         width = max(map(len, tables))

@@ -91,6 +91,29 @@ def single_query_attention(
     return torch.bmm(score_NRS.softmax(dim=-1), v_NSK).view(B, H, 1, K)
 
 
+def attention_part(
+    q_NTK: Tensor, k_NSK: Tensor, v_NSK: Tensor, mask_N1S: Tensor, *, scaled: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Attend to some of the keys; without gradient.
+
+    Args:
+        q_NTK: queries of N texts and heads.
+        k_NSK: keys; each query may see one at least.
+        v_NSK: values.
+        mask_N1S: of the same dtype.
+        scaled: whether scores are divided by sqrt(K).
+
+    Returns:
+        out_NTK, the average over these keys, and log sum exp of their scores, weight_NT1, by which averages over
+        different keys are put together.
+    """
+    score_NTS = torch.baddbmm(mask_N1S, q_NTK, k_NSK.transpose(1, 2), alpha=q_NTK.shape[-1] ** -0.5 if scaled else 1.0)
+    probability_NTS = score_NTS.softmax(dim=-1)
+    exact = torch.promote_types(score_NTS.dtype, torch.float32)
+    greatest_NT1, most_NT1 = (x.amax(dim=-1, keepdim=True).to(exact) for x in (score_NTS, probability_NTS))
+    return torch.bmm(probability_NTS, v_NSK), greatest_NT1 - most_NT1.log()
+
+
 class BlockedAttention(torch.autograd.Function):
     """Attention with its gradient written out; see the module's docstring."""
 

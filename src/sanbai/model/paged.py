@@ -28,6 +28,7 @@ from sanbai.model.config import Mask, ModelConfig
 from sanbai.model.mask import position_mask, prefix_mask
 from sanbai.model.paged_memory import StepMemory
 from sanbai.model.relative import RelativeBias
+from sanbai.model.stems import StepStems
 from sanbai.model.window import Window
 
 
@@ -109,10 +110,12 @@ class Pages:
     window: Window
     slot_N: Tensor
     position_D: Tensor
-    """Of the texts that read one token."""
+    """Of the texts that read one token, counted from the first of each that lies in the window."""
     chunks: Sequence[Chunks] = ()
     memory: StepMemory | None = None
     """What an encoder has read, for a model that follows one."""
+    stems: StepStems | None = None
+    """What some of the D begin with, before what lies in the window."""
     drafted: bool = False
     """Whether a chunk goes on behind a token of the D, which must then lie in the blocks in the same pass."""
     _prefix: KeysAndValues | None = field(default=None, init=False)
@@ -188,8 +191,12 @@ class Pages:
         if D:
             self._new.append(kv_NMK[:D])
             k, v = self._behind_prefix(layer, *self.window.write(layer, self._place_A, kv_NMK[:D]))
-            q_DH1K = q_NHK[:D].unsqueeze(2).to(k.dtype)
-            parts.append(attention(q_DH1K, k, v, self._window_masks[kind], scaled=scaled).to(q_NHK.dtype))
+            mask = self._window_masks[kind]
+            if self.stems is None:
+                mixed_DH1K = attention(q_NHK[:D].unsqueeze(2).to(k.dtype), k, v, mask, scaled=scaled)
+            else:
+                mixed_DH1K = self.stems.attend(layer, q_NHK[:D], k, v, mask, scaled=scaled)
+            parts.append(mixed_DH1K.to(q_NHK.dtype))
         if self.chunks:
             parts += self._attend_chunks(layer, q_NHK, kv_NMK, kind=kind, scaled=scaled)
         return parts[0] if len(parts) == 1 else torch.cat(parts)

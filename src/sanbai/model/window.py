@@ -58,6 +58,11 @@ class Window:
         """Of what is kept now."""
         return self._kept_L2WGCK.dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where they lie."""
+        return self._kept_L2WGCK.device
+
     def fit(self, num_lanes: int, num_positions: int) -> None:
         """Make room for so much, and not for much more; what lies in the lanes stays."""
         _, _, W, _, C, _ = self._kept_L2WGCK.shape
@@ -109,9 +114,12 @@ class Window:
             k_DGSK and v_DGSK, uncopied.
         """
         D, _, K = kv_DNK.shape
-        kept_2WGCK = self._kept_L2WGCK[layer]
-        kept_2WGCK.view(-1, K).index_copy_(0, place_A, kv_DNK.reshape(-1, K).to(self.dtype))
-        k_DGSK, v_DGSK = kept_2WGCK[:, :D, :, : self._num_positions]
+        self._kept_L2WGCK[layer].view(-1, K).index_copy_(0, place_A, kv_DNK.reshape(-1, K).to(self.dtype))
+        return self.lanes(layer, D)
+
+    def lanes(self, layer: int, num_lanes: int) -> tuple[Tensor, Tensor]:
+        """Return k_DGSK and v_DGSK of the first lanes, uncopied."""
+        k_DGSK, v_DGSK = self._kept_L2WGCK[layer, :, :num_lanes, :, : self._num_positions]
         return k_DGSK, v_DGSK
 
     def clear(self) -> None:
