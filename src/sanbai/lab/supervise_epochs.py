@@ -2,7 +2,7 @@
 
 InstructGPT's supervised models over-fit after one epoch, and sixteen were trained all the same, since reward and
 people's preference went on rising (Ouyang et al. 2022, section 3.5). Here: 1, 4 and 16 epochs over a quarter of the
-demonstrations, each then practised against one and the same reward model; held-out demonstrations tell of over-fitting.
+demonstrations, each then practised against one and the same reward model; the training loss tells of over-fitting.
 Refuted if 16 epochs end, after practice, below 1 epoch.
 """
 
