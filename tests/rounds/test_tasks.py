@@ -1,12 +1,10 @@
 """Sampling the answers that labelers rank."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sanbai.data.prompts import Prompt
 from sanbai.foundation.artifacts import Artifact
@@ -18,6 +16,7 @@ from sanbai.foundation.seeds import torch_generator
 from sanbai.foundation.stage import Job, Stage, run_stage
 from sanbai.foundation.stop import StopSignal
 from sanbai.foundation.workspace import Workspace
+from sanbai.generation.precision import decoding_copy
 from sanbai.generation.sampling import Sampling
 from sanbai.model.config import ModelConfig
 from sanbai.model.heads import LanguageModel
@@ -111,7 +110,7 @@ def test_every_task_holds_different_answers_and_knows_its_side(
 def test_answers_are_drawn_in_the_precision_of_the_products(
     tmp_path: Path, model: LanguageModel, tokenizer: Tokenizer
 ) -> None:
-    rounded = copy.deepcopy(model).to(torch.bfloat16)
+    rounded = decoding_copy(model, "bfloat16")
     half = COMPUTE.model_copy(update={"precision": "bfloat16"})
     long = RECIPE.model_copy(update={"sampling": Sampling(max_new_tokens=100)})
     stored, cast, expected = (

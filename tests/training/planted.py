@@ -133,7 +133,7 @@ FAULTS = (
         5,
         "positions count on through padding",
         "model/transformer.py",
-        "positions_BT = positions_in_segments(segments_BS)[:, -tokens_BT.shape[1] :]",
+        "positions_BT = positions_in_segments(segments_BT)",
         "positions_BT = torch.arange(tokens_BT.shape[1]).expand_as(tokens_BT)",
         _TRAPS + "test_trap_05_padding_on_either_side_moves_no_logprob_value_or_reward",
     ),
