@@ -99,11 +99,11 @@ class _LineTask:
         if now - self._spoke < PLAIN_INTERVAL_SECONDS:
             return
         self._spoke = now
-        rate = (step - self._first_step) / (now - self._started) if now > self._started else 0.0
-        left = (self._total - step) / rate if rate > 0 else float("nan")
-        self._view.say(
-            f"{self._name} step={step}/{self._total} rate={rate:.3g}/s left={left:.0f}s {_format(numbers)}".rstrip()
-        )
+        line = f"{self._name} step={step}/{self._total}"
+        if (done := step - self._first_step) > 0:
+            rate = done / (now - self._started)
+            line += f" rate={rate:.3g}/s left={(self._total - step) / rate:.0f}s"
+        self._view.say(f"{line} {_format(numbers)}".rstrip())
 
     def finish(self) -> None:
         self._view.say(f"{self._name} done seconds={time.monotonic() - self._started:.1f}")
