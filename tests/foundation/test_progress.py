@@ -28,8 +28,8 @@ def test_between_them_at_most_a_line_every_ten_seconds(
         now += 0.5
     lines = capsys.readouterr().err.splitlines()[1:]
     assert lines == [
-        "pretrain step=20/100 rate=2/s left=40s loss=2",
-        "pretrain step=40/100 rate=2/s left=30s loss=2",
+        "pretrain step=20/100 speed=2/s left=40s loss=2",
+        "pretrain step=40/100 speed=2/s left=30s loss=2",
     ]
 
 
@@ -39,6 +39,9 @@ def test_a_rate_is_given_once_it_is_known(capsys: pytest.CaptureFixture[str], mo
     bar = LineProgress().task("sample answers", 5)
     for step in (1, 2):
         now += 12.0
-        bar.advance(step, answers=3.0)
+        bar.advance(step, answers=12792.0, rate=0.002)
     lines = capsys.readouterr().err.splitlines()[1:]
-    assert lines == ["sample answers step=1/5 answers=3", "sample answers step=2/5 rate=0.0417/s left=72s answers=3"]
+    assert lines == [
+        "sample answers step=1/5 answers=12792 rate=0.002",
+        "sample answers step=2/5 speed=0.0417/s left=72s answers=12792 rate=0.002",
+    ]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 from tests.generation.plainly import write_plainly
-from tests.generation.test_engine import GPT2, LLAMA, SMALL, STOP, make_model
+from tests.generation.small_models import GPT2, LLAMA, STOP, make_model
+from tests.generation.test_engine import SMALL
 from tests.generation.test_engine_encoder_decoder import T5
 from tests.generation.test_engine_encoder_decoder import make_model as make_encoder_decoder
 

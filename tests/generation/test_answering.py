@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.generation.plainly import write_plainly
+from tests.generation.small_models import CONFIGS, GPT2, STOP, make_model
 
 from sanbai.foundation.errors import DataError, ModelError, UsageError
 from sanbai.generation.answering import batches_of, generate
@@ -17,30 +18,8 @@ from sanbai.generation.scoring import score
 from sanbai.model.adapters.adapter import add_adapter
 from sanbai.model.adapters.recipe import AdapterRecipe
 from sanbai.model.config import ModelConfig
-from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 from sanbai.model.packed import can_pack, first_packed
-
-LLAMA = ModelConfig(
-    vocab_size=61, num_layers=2, width=48, num_heads=4, num_kv_heads=2, head_width=16, feed_forward_width=80,
-    max_positions=48,
-)  # fmt: skip
-GPT2 = ModelConfig(
-    vocab_size=61, num_layers=2, width=48, num_heads=4, num_kv_heads=4, head_width=12, feed_forward_width=192,
-    feed_forward="gelu_tanh", norm="layer", norm_epsilon=1e-5, positions="learned", max_positions=48, bias=True,
-)  # fmt: skip
-CONFIGS = pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
-STOP = {3, 4}
-
-
-def make_model(config: ModelConfig = LLAMA) -> LanguageModel:
-    """Random weights large enough that distributions are far from uniform and stop tokens come at various times."""
-    generator = torch.Generator().manual_seed(1)
-    model = LanguageModel(config, generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
 
 
 def make_prompts(count: int) -> list[list[int]]:

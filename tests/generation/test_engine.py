@@ -11,54 +11,31 @@ from typing import Any
 import pytest
 import torch
 from tests.generation.plainly import write_plainly
+from tests.generation.small_models import CONFIGS, GREEDY, LLAMA, STOP, ask, make_model
 from torch import Tensor
 
 from sanbai.foundation.errors import DataError, ModelError, ResourceError, UsageError
+from sanbai.generation import stems
 from sanbai.generation.answering import answer_all, generate, stream_answer
 from sanbai.generation.engine import ContinuousEngine, EngineSettings
 from sanbai.generation.precision import DecodingPrecision, decoding_copy
-from sanbai.generation.request import Answer, Request, Shaping
+from sanbai.generation.request import Answer, Shaping
 from sanbai.generation.sampling import Sampling
 from sanbai.generation.scoring import score
 from sanbai.generation.weights import weights_digest
 from sanbai.model.config import ModelConfig
 from sanbai.model.experts import ExpertsConfig
-from sanbai.model.heads import LanguageModel
 from sanbai.model.hugging_face import save_model
 from sanbai.model.packed import can_pack
 from sanbai.model.transformer import Inputs
 from sanbai.text.tokenizer import Tokenizer, train_tokenizer
 
-LLAMA = ModelConfig(
-    vocab_size=61, num_layers=2, width=48, num_heads=4, num_kv_heads=2, head_width=16, feed_forward_width=80,
-    max_positions=48,
-)  # fmt: skip
-GPT2 = ModelConfig(
-    vocab_size=61, num_layers=2, width=48, num_heads=4, num_kv_heads=4, head_width=12, feed_forward_width=192,
-    feed_forward="gelu_tanh", norm="layer", norm_epsilon=1e-5, positions="learned", max_positions=48, bias=True,
-)  # fmt: skip
-CONFIGS = pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
-STOP = frozenset({3, 4})
-GREEDY = Sampling(temperature=0.0, max_new_tokens=12)
 SMALL = EngineSettings(num_blocks=64, block_size=4, max_rows=8, step_tokens=32)
-
-
-def make_model(config: ModelConfig = LLAMA, seed: int = 1) -> LanguageModel:
-    generator = torch.Generator().manual_seed(seed)
-    model = LanguageModel(config, generator)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
-    return model.eval()
 
 
 def make_prompts(count: int) -> list[list[int]]:
     dice = random.Random(2)
     return [[dice.randrange(5, 61) for _ in range(dice.randint(1, 14))] for _ in range(count)]
-
-
-def ask(prompt: Sequence[int], sampling: Sampling = GREEDY, **more: object) -> Request:
-    return Request(**{"prompt": prompt, "sampling": sampling, "seeds": [1], **more})  # type: ignore[arg-type]
 
 
 # --- beside others ---
@@ -329,7 +306,11 @@ def test_gradients_stay_on_for_the_caller_between_the_tokens_of_a_stream() -> No
 # --- new weights ---
 
 
-def test_new_weights_between_steps_are_as_if_the_answer_had_been_read_with_them() -> None:
+@pytest.mark.parametrize("worth", [1, stems.WORTH])
+def test_new_weights_between_steps_are_as_if_the_answer_had_been_read_with_them(
+    worth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stems, "WORTH", worth)
     old, new = make_model(seed=1).double(), make_model(seed=2).double()
     served = make_model(seed=1).double()
     engine = ContinuousEngine(served, SMALL)

@@ -7,8 +7,9 @@ from statistics import fmean
 
 import pytest
 import torch
+from tests.generation.small_models import GPT2, LLAMA, make_model
 from tests.generation.test_adapters_by_request import adapt
-from tests.generation.test_engine import GPT2, LLAMA, SMALL, make_model, make_prompts
+from tests.generation.test_engine import SMALL, make_prompts
 from tests.generation.test_engine_encoder_decoder import T5
 from tests.generation.test_engine_encoder_decoder import make_model as make_encoder_decoder
 from tests.generation.test_speculation import always, speculator_of

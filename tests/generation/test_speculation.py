@@ -14,11 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from tests.generation.test_engine import make_model
+from tests.generation.small_models import make_model
 from tests.generation.test_schedules import LLAMA, run_schedules
 from torch import Tensor
 
 from sanbai.foundation.errors import ModelError, UsageError
+from sanbai.generation import stems
 from sanbai.generation.answering import answer_all
 from sanbai.generation.engine import ContinuousEngine, EngineSettings, Speculation
 from sanbai.generation.request import Request, Shaping
@@ -74,7 +75,11 @@ def disturbed(model: LanguageModel, strength: float) -> LanguageModel:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("speculation", ["ngram", "draft"])
-def test_answers_are_those_without_guesses_under_any_schedule(dtype: torch.dtype, speculation: Speculation) -> None:
+@pytest.mark.parametrize("worth", [1, stems.WORTH])
+def test_answers_are_those_without_guesses_under_any_schedule(
+    dtype: torch.dtype, speculation: Speculation, worth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stems, "WORTH", worth)
     total = Counts()
 
     def make_engine(model: LanguageModel, settings: EngineSettings) -> ContinuousEngine:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from tests.generation.test_engine import ask, make_model
+from tests.generation.small_models import ask, make_model
 
 from sanbai.generation import stems
 from sanbai.generation.answering import answer_all
@@ -57,12 +57,15 @@ def test_nobody_joins_a_stem_that_nobody_kept(found: Stems) -> None:
     assert (table(found), found.in_place) == ([None], [])
 
 
-def test_stems_in_use_stay_in_their_places_and_others_move_up(found: Stems) -> None:
+def test_stems_in_use_stay_in_their_places_and_the_last_fills_one_that_is_free(found: Stems) -> None:
     rows = [row(1, 1, 2, 3), row(1, 1, 2, 4), row(2, 5, 6, 7), row(2, 5, 6, 8), row(3, 9, 10, 11), row(3, 9, 10, 12)]
     assert found.show(rows, range(6)) == [0, 1, 2]
     assert found.show(rows[:4], []) == []
-    assert found.show([rows[2], rows[3]], [0, 1]) == [0]
-    assert [stem.blocks for stem in found.in_place] == [[5, 6]]
+    assert found.show(rows, [4, 5]) == [2]
+    assert found.show([rows[4], rows[5], *rows[2:]], [0, 1]) == [0]
+    assert [stem.blocks for stem in found.in_place] == [[9, 10], [5, 6]]
+    assert found.show([*rows[:2], *rows[2:4]], [0, 1]) == [0]
+    assert [stem.blocks for stem in found.in_place] == [[1, 2], [5, 6]]
 
 
 @pytest.mark.parametrize("max_rows", [4, 9])

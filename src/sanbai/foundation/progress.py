@@ -45,7 +45,9 @@ def open_progress() -> Progress:
 
 
 def _format(numbers: dict[str, float]) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in numbers.items())
+    return " ".join(
+        f"{name}={value:.0f}" if float(value).is_integer() else f"{name}={value:.4g}" for name, value in numbers.items()
+    )
 
 
 class SilentProgress:
@@ -102,7 +104,7 @@ class _LineTask:
         line = f"{self._name} step={step}/{self._total}"
         if (done := step - self._first_step) > 0:
             rate = done / (now - self._started)
-            line += f" rate={rate:.3g}/s left={(self._total - step) / rate:.0f}s"
+            line += f" speed={rate:.3g}/s left={(self._total - step) / rate:.0f}s"
         self._view.say(f"{line} {_format(numbers)}".rstrip())
 
     def finish(self) -> None:

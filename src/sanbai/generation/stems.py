@@ -77,9 +77,14 @@ class Stems:
                 self.of_lane[lane] = stem
 
     def _settle(self) -> list[int]:
-        """Give each stem in use a place, most of them the one they have."""
-        used = {id(stem): stem for stem in self.of_lane if stem is not None}
-        before, self.in_place = self.in_place, [stem for stem in self.in_place if id(stem) in used]
-        placed = set(map(id, self.in_place))
-        self.in_place += [stem for key, stem in used.items() if key not in placed]
+        """Give each stem in use a place, the one it has where it has one; the last fill places that have come free."""
+        used = dict.fromkeys(stem for stem in self.of_lane if stem is not None)
+        before = self.in_place
+        places: list[Stem | None] = [stem if stem in used else None for stem in before]
+        places += [stem for stem in used if stem not in before]
+        while None in places:
+            last = places.pop()
+            if last is not None:
+                places[places.index(None)] = last
+        self.in_place = [stem for stem in places if stem is not None]
         return [place for place, stem in enumerate(self.in_place) if before[place : place + 1] != [stem]]

@@ -13,6 +13,8 @@ The mask may hold a bias of each head too, T5's relative positions; the root is 
   of 64, 96 keys: 530 against 1,140 microseconds).
 - torch's `scaled_dot_product_attention` everywhere else.
 
+`attention_part` is for keys in several places: the average over some of them, with the weight it has among all.
+
 Departure from the usual layout: neighbouring query heads that share a key head are folded into the rows of one matrix
 product, so keys and values are never repeated.
 

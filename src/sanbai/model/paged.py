@@ -7,7 +7,8 @@ the tables.
 A step reads N tokens of many texts at once, as N rows of one token, so that everything but attention is the training
 model's code unchanged; only that experts read all tokens that choose them: unrelated texts do not compete for places.
 Attention has two ways. Texts that read one token each look at a window (`window.py`), which keeps their keys and values
-side by side. Chunks of prompts have their blocks gathered, padded among chunks of like length.
+side by side, and perhaps at a beginning that they share (`stems.py`). Chunks of prompts have their blocks gathered,
+padded among chunks of like length.
 
 Shapes: L layers, N tokens of the step, D of them of texts that read one token, R chunks, T their longest, M blocks of
 the longest table, P positions a block, S = M P positions, H query heads, G key-value heads, K head width.

@@ -2,7 +2,8 @@
 
 On a CPU gathering blocks in every layer of every step costs as much as attention itself. So each text that is in the
 midst of its answer has a lane here, filled once from its blocks and from then on written first; the blocks get a copy
-at the end of each step. Between steps they are the truth, and a lane can be thrown away.
+at the end of each step. Between steps they are the truth, and a lane can be thrown away. Another window holds what
+several texts begin with (`stems.py`); their lanes hold what follows.
 
 A step reads all the room there is and masks what is not filled: a product copies an operand that does not lie
 contiguous, which at 64 lanes takes longer than the product. So the room follows the longest text closely. (On a matrix
